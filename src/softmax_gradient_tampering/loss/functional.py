@@ -1,0 +1,117 @@
+"""The tampered cross-entropy as a function: F.cross_entropy with one more argument."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.generic import tamper
+from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, is_index
+from softmax_gradient_tampering.loss.operator import tampered_cross_entropy_rows
+
+_INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def tampered_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    alpha: Alpha,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy whose gradient uses p' = p^alpha / sum(p^alpha) in the place of p.
+
+    With z the input, p = softmax(z) and q the target distribution:
+
+        value      L = F.cross_entropy(z, target)
+        gradient   dL/dz = (p' - q) / N,   p' = softmax(alpha z)
+
+    The gradient is exactly that of `F.cross_entropy(alpha * z, target, ...) / alpha` with
+    the same options, for any of them; the value is that of `F.cross_entropy(z, target, ...)`.
+    A target that requires a gradient gets the former's as well. The arithmetic is float32
+    inside for half types; the input is not written to, nothing is read back from a device.
+
+    Args:
+        input: logits z, of shape (C,), (N, C) or (N, C, d1, ...), floating-point.
+        target: class indices of shape (), (N,) or (N, d1, ...), or class probabilities of
+            the input's shape.
+        alpha: the exponent: any finite number >= 0, or a 0-d tensor (a tensor on a device
+            is not read, so a schedule neither synchronises nor recompiles). 1 is ordinary
+            cross-entropy, the published values are 0.05 to 0.92, and 0 is the limit: p'
+            uniform over the classes whose logit is not -inf.
+        weight: (C,) weight of every class, in the input's dtype.
+        ignore_index: class index that counts neither in the value nor in the gradient.
+        reduction: "mean", "sum" or "none"; torch's rules for empty and all-ignored batches.
+        label_smoothing: in [0, 1]: q becomes (1 - e) q + e / C, in value and gradient.
+
+    Returns:
+        The loss, 0-d or, for reduction "none", of the target's shape of class indices; in
+        the dtype that F.cross_entropy returns (float32 under autocast).
+
+    Raises:
+        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+        IndexError, RuntimeError, ValueError: whatever F.cross_entropy raises.
+
+    >>> z = torch.tensor([[2.0, 0.0, -2.0]], requires_grad=True)
+    >>> loss = tampered_cross_entropy(z, torch.tensor([0]), alpha=0.25)
+    >>> loss.backward()
+    >>> p_tampered = torch.softmax(0.25 * z, dim=1)
+    >>> torch.allclose(z.grad, p_tampered - torch.tensor([[1.0, 0.0, 0.0]]))
+    True
+    >>> torch.allclose(loss, torch.nn.functional.cross_entropy(z, torch.tensor([0])))
+    True
+
+    Source: arXiv 2111.12495, section 3.
+    """
+    alpha = check_alpha(alpha)
+    kwargs = dict(
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
+    if target.requires_grad or not _is_regular(input, target, weight, reduction, label_smoothing):
+        # Rare: torch's own function, composed. If an argument is wrong, it says what.
+        return tamper(F.cross_entropy, alpha)(input, target, **kwargs)
+    options = Options(**kwargs, loss_dtype=_loss_dtype(input, target, weight))
+    shape = target.shape if is_index(target) else input.shape[:1] + input.shape[2:]
+    if input.dim() == 1:
+        input, target = input.unsqueeze(0), target.unsqueeze(0)
+        shape = ()
+    elif input.dim() > 2:
+        input = input.movedim(1, -1).flatten(0, -2)
+        target = target.flatten() if is_index(target) else target.movedim(1, -1).flatten(0, -2)
+    if is_index(target):
+        target = target.long()
+    loss = tampered_cross_entropy_rows(input, target, alpha, options)
+    return loss.reshape(shape) if reduction == "none" else loss
+
+
+def _is_regular(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
+) -> bool:
+    """Whether the arguments are of a form that the operator takes."""
+    if input.dim() == 0 or not input.is_floating_point() or input.device != target.device:
+        return False
+    if is_index(target):
+        of_input = input.shape[:1] + input.shape[2:] if input.dim() > 1 else ()
+        fits = target.shape == of_input and target.dtype in _INDEX_DTYPES
+    else:
+        fits = target.shape == input.shape
+    if weight is not None:
+        fits &= weight.shape == input.shape[min(1, input.dim() - 1) :][:1]
+        fits &= weight.dtype == input.dtype or torch.is_autocast_enabled(input.device.type)
+        fits &= not weight.requires_grad
+    return fits and reduction in ("mean", "sum", "none") and 0.0 <= label_smoothing <= 1.0
+
+
+def _loss_dtype(input: Tensor, target: Tensor, weight: Tensor | None) -> torch.dtype:
+    """The dtype in which F.cross_entropy returns the loss of these arguments."""
+    dtype = input.dtype
+    if not is_index(target):
+        dtype = torch.promote_types(dtype, target.dtype)
+    if weight is not None:
+        dtype = torch.promote_types(dtype, weight.dtype)
+    return compute_dtype(dtype) if torch.is_autocast_enabled(input.device.type) else dtype

@@ -1,0 +1,133 @@
+"""Tampering with any loss of logits: the value l(z), the gradient of l(alpha z) / alpha."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+
+
+def tamper(loss_fn: Callable[..., Tensor], alpha: Alpha) -> Callable[..., Tensor]:
+    """Turn a loss of logits into its tampered form.
+
+        value      l(z)
+        gradient   that of l(alpha z) / alpha
+
+    For the cross-entropy this is `tampered_cross_entropy`, which is faster; for a loss of
+    sigmoid(z) it replaces p by sigmoid(alpha z). Tensors other than the logits that
+    require a gradient get that of l(alpha z) / alpha too.
+
+    Args:
+        loss_fn: a function or module, called `loss_fn(logits, *args, **kwargs)`; it is
+            called twice for every value, so it should be a pure function.
+        alpha: as in `tampered_cross_entropy`. At 0 the gradient is the limit, that of l at
+            z = 0, and cannot be differentiated again; a tensor that is not read (on a
+            device, or under torch.compile) must be above 0.
+
+    Returns:
+        A function of the same arguments, returning the loss in loss_fn's shape and dtype.
+
+    Raises:
+        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+
+    >>> loss_fn = tamper(torch.nn.functional.multi_margin_loss, alpha=0.5)
+    >>> z = torch.tensor([[0.5, -0.5]], requires_grad=True)
+    >>> loss_fn(z, torch.tensor([0])).item()
+    0.0
+    >>> loss_fn(z, torch.tensor([0])).backward()
+    >>> z.grad
+    tensor([[-0.5000,  0.5000]])
+
+    Source: follows from arXiv 2111.12495, as p' = softmax(alpha z).
+    """
+    alpha = check_alpha(alpha)
+
+    @wraps(loss_fn, updated=())
+    def tampered_loss(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        value = loss_fn(input, *args, **kwargs)
+        if isinstance(alpha, float) and alpha == 0:
+            surrogate = loss_fn(_AtZero.apply(input), *args, **kwargs)
+        else:
+            surrogate = loss_fn(alpha * input, *args, **kwargs) / alpha
+        return _Report.apply(value, surrogate)
+
+    return tampered_loss
+
+
+def tampered_binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    alpha: Alpha,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy whose gradient uses p' = sigmoid(alpha z) in the place of p.
+
+        value      F.binary_cross_entropy_with_logits(z, target)
+        gradient   (p' - target) / number of elements,  p' = sigmoid(alpha z)
+
+    Args:
+        input: logits z, of any shape.
+        target: probabilities in [0, 1], of the input's shape.
+        alpha: as in `tampered_cross_entropy`.
+        weight: rescaling of every element, broadcast against the input.
+        reduction: "mean", "sum" or "none".
+        pos_weight: weight of the positive class, broadcast against the input.
+
+    Returns:
+        The loss, 0-d or, for reduction "none", of the input's shape.
+
+    Raises:
+        ValueError: alpha is negative, not finite, or a tensor with dimensions; or whatever
+            F.binary_cross_entropy_with_logits raises.
+
+    >>> z = torch.tensor([3.0], requires_grad=True)
+    >>> tampered_binary_cross_entropy_with_logits(z, torch.tensor([1.0]), alpha=0.5).backward()
+    >>> torch.allclose(z.grad, torch.sigmoid(0.5 * z) - 1)
+    True
+
+    Source: follows from arXiv 2111.12495 for two classes.
+    """
+    loss_fn = tamper(F.binary_cross_entropy_with_logits, alpha)
+    return loss_fn(input, target, weight=weight, reduction=reduction, pos_weight=pos_weight)
+
+
+class _Report(torch.autograd.Function):
+    """The value of one tensor with the derivatives of another."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, surrogate: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, Tensor]:
+        return None, grad
+
+    @staticmethod
+    def jvp(ctx: FunctionCtx, value_tangent: Tensor, surrogate_tangent: Tensor) -> Tensor:
+        return surrogate_tangent.clone()
+
+
+class _AtZero(torch.autograd.Function):
+    """0 for every logit, passing the gradient on as it is: l(alpha z) / alpha at alpha = 0."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor) -> Tensor:
+        return torch.zeros_like(logits)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        return grad

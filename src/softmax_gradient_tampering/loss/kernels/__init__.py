@@ -1,0 +1,6 @@
+"""Kernels: one contract, `(loss, stats) = forward(...)` and `grad = backward(...)`.
+
+`reference` is the paper on one screen, in differentiable torch operations: the
+oracle of the tests, the path of double backward and of torch.func, and the
+kernel of every device that has no other. `cpu` is the same contract, fast.
+"""

@@ -1,0 +1,59 @@
+"""The options of the cross-entropy, as every kernel receives them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Options(NamedTuple):
+    """F.cross_entropy's options, and the dtype in which it returns the loss."""
+
+    weight: Tensor | None
+    ignore_index: int
+    reduction: str
+    label_smoothing: float
+    loss_dtype: torch.dtype
+
+
+def is_index(target: Tensor) -> bool:
+    """Whether the target holds class indices (else it holds class probabilities)."""
+    return not target.is_floating_point()
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float32 for the half types: the arithmetic inside the loss never runs in half."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def loss_divisor(target: Tensor, options: Options, like: Tensor) -> Tensor:
+    """What the reduction divides by, 0-d in the compute dtype of the logits `like`.
+
+    For "mean" the number of rows, or the summed weights of the rows that count; else 1.
+    """
+    dtype = compute_dtype(like.dtype)
+    if options.reduction != "mean":
+        return torch.ones((), dtype=dtype, device=like.device)
+    if not is_index(target):
+        return torch.full((), target.shape[0], dtype=dtype, device=like.device)
+    counted = target != options.ignore_index
+    if options.weight is None:
+        return counted.sum().to(dtype)
+    row_weight = options.weight.to(dtype)[torch.where(counted, target, 0)]
+    return torch.where(counted, row_weight, 0).sum()
+
+
+def row_scale(grad_loss: Tensor, target: Tensor, divisor: Tensor, options: Options) -> Tensor:
+    """The incoming gradient of every row, 0 in ignored rows: (N, 1), or 0-d.
+
+    Args:
+        grad_loss: gradient of the loss, 0-d, or (N,) where the reduction is "none".
+        target: (N,) class indices, or (N, C) probabilities.
+        divisor: as `loss_divisor` gives it.
+        options: the loss's options.
+    """
+    scale = grad_loss.to(divisor.dtype) / divisor
+    if is_index(target):
+        # Not a product with the mask: where every row is ignored that is 0 * inf.
+        scale = torch.where(target != options.ignore_index, scale, 0)
+    return scale.unsqueeze(-1) if scale.dim() else scale

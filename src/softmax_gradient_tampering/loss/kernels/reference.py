@@ -1,0 +1,96 @@
+"""The paper's equations, in differentiable torch operations of any dtype.
+
+Legend: N rows, C classes; z (N, C) logits, q (N, C) target distribution with the
+class weights multiplied in, p' = p^alpha / sum(p^alpha) = softmax(alpha z).
+
+    value      L     = cross_entropy(z, q)
+    gradient   dL/dz = scale * (sum_c(q) p' - q)       without weights sum_c(q) = 1
+
+Source: arXiv 2111.12495, section 3.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from softmax_gradient_tampering.loss.alpha import Alpha
+from softmax_gradient_tampering.loss.kernels.options import (
+    Options,
+    compute_dtype,
+    is_index,
+    loss_divisor,
+    row_scale,
+)
+
+
+def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:
+    """The ordinary cross-entropy, which alpha does not touch.
+
+    Args:
+        z: (N, C) logits.
+        target: (N,) class indices, or (N, C) probabilities.
+        alpha: unused here; for kernels whose forward prepares their backward.
+        options: the loss's options.
+
+    Returns:
+        loss: 0-d, or (N,) where the reduction is "none", in `options.loss_dtype`.
+        stats: 0-d, what the reduction divides by, for `backward`.
+    """
+    dtype = compute_dtype(z.dtype)
+    weight = options.weight
+    loss = F.cross_entropy(
+        z.to(dtype),
+        target if is_index(target) else target.to(dtype),
+        weight=None if weight is None else weight.to(dtype),
+        ignore_index=options.ignore_index,
+        reduction=options.reduction,
+        label_smoothing=options.label_smoothing,
+    )
+    return loss.to(options.loss_dtype), loss_divisor(target, options, z)
+
+
+def backward(
+    grad_loss: Tensor, z: Tensor, target: Tensor, alpha: Alpha, stats: Tensor, options: Options
+) -> Tensor:
+    """The tampered gradient; differentiable in `grad_loss` and `z`.
+
+    Args:
+        grad_loss: the gradient of the loss, 0-d or (N,).
+        z: (N, C) logits.
+        target: (N,) class indices, or (N, C) probabilities.
+        alpha: the exponent, a number or a 0-d tensor.
+        stats: what `forward` returned.
+        options: the loss's options.
+
+    Returns:
+        (N, C) gradient of the loss with respect to z, in z's dtype.
+    """
+    q = target_distribution(target, z, options)
+    p_tampered = tampered_log_softmax(z.to(q.dtype), alpha).exp()
+    scale = row_scale(grad_loss, target, stats, options)
+    return (scale * (q.sum(-1, keepdim=True) * p_tampered - q)).to(z.dtype)
+
+
+def tampered_log_softmax(z: Tensor, alpha: Alpha) -> Tensor:
+    """log p' = log_softmax(alpha z), (N, C); at alpha = 0, p' uniform where z is not -inf."""
+    if isinstance(alpha, Tensor):
+        z = torch.where(z == -torch.inf, z, alpha.to(z.dtype) * z)  # 0 * -inf is nan
+    elif alpha == 0:
+        z = torch.where(z == -torch.inf, z, torch.zeros_like(z))
+    else:
+        z = alpha * z
+    return torch.log_softmax(z, dim=-1)
+
+
+def target_distribution(target: Tensor, z: Tensor, options: Options) -> Tensor:
+    """q (N, C): one-hot or given, smoothed first, then weighted, as torch does."""
+    dtype = compute_dtype(z.dtype)
+    num_classes = z.shape[-1]
+    if is_index(target):
+        classes = torch.arange(num_classes, device=z.device)
+        q = (target.unsqueeze(-1) == classes).to(dtype)
+    else:
+        q = target.to(dtype)
+    if options.label_smoothing > 0:
+        q = q * (1 - options.label_smoothing) + options.label_smoothing / num_classes
+    return q if options.weight is None else q * options.weight.to(dtype)

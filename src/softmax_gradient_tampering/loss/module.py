@@ -1,0 +1,63 @@
+"""The tampered cross-entropy as a module: nn.CrossEntropyLoss with one more argument."""
+
+from torch import Tensor, nn
+
+from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
+
+
+class TamperedCrossEntropyLoss(nn.Module):
+    """`nn.CrossEntropyLoss` with a tampered gradient; see `tampered_cross_entropy`.
+
+    Args:
+        alpha: the exponent of the power transform, >= 0; may be set anew at any time.
+        weight: (C,) weight of every class; a buffer, so it moves with the module.
+        ignore_index: class index that does not count.
+        reduction: "mean", "sum" or "none".
+        label_smoothing: in [0, 1].
+
+    Raises:
+        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+
+    >>> import torch
+    >>> loss_fn = TamperedCrossEntropyLoss(alpha=0.25, label_smoothing=0.1)
+    >>> loss_fn(torch.zeros(2, 5), torch.tensor([0, 4]))
+    tensor(1.6094)
+
+    Source: arXiv 2111.12495, section 3.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        alpha: Alpha,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.alpha = check_alpha(alpha)
+        self.register_buffer("weight", weight)
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+        self.label_smoothing = label_smoothing
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits (N, C, ...) against class indices or probabilities."""
+        return tampered_cross_entropy(
+            input,
+            target,
+            self.alpha,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"alpha={self.alpha}, ignore_index={self.ignore_index}, "
+            f"reduction={self.reduction!r}, label_smoothing={self.label_smoothing}"
+        )

@@ -1,0 +1,142 @@
+"""The operator of the cross-entropy: forward and backward per device, fake, autograd.
+
+Torch's dispatcher picks the kernel: `cpu` on a CPU, `reference` on any other device.
+The two operators are registered with `torch.library.Library` and wired into autograd
+by hand, because `torch.library.custom_op` costs several times as much a call and does
+not pass under torch.func.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from softmax_gradient_tampering.loss.alpha import Alpha
+from softmax_gradient_tampering.loss.kernels import cpu, reference
+from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, loss_divisor
+
+_library = torch.library.Library("softmax_gradient_tampering", "DEF")
+# alpha travels as a number, or as `alpha_tensor` where it may not be read.
+_OPTIONS = (
+    "Tensor target, float alpha, Tensor? alpha_tensor, Tensor? weight, int ignore_index, "
+    "str reduction, float label_smoothing, ScalarType loss_dtype"
+)
+_library.define(f"cross_entropy(Tensor logits, {_OPTIONS}) -> (Tensor loss, Tensor stats)")
+_library.define(
+    f"cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor stats, {_OPTIONS}) -> Tensor"
+)
+
+
+def tampered_cross_entropy_rows(
+    logits: Tensor, target: Tensor, alpha: Alpha, options: Options
+) -> Tensor:
+    """The loss of (N, C) logits; its gradient is tampered with.
+
+    Under torch.func's transforms the reference kernel runs, in torch operations that
+    these transforms know; elsewhere the operators above.
+    """
+    if torch._C._are_functorch_transforms_active():
+        # Dynamo traces no Function that has a jvp.
+        function = _Transformable if torch.compiler.is_compiling() else _ForwardMode
+        return function.apply(logits, target, alpha, options)
+    return _Operator.apply(logits, target, alpha, options)
+
+
+class _Operator(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, logits: Tensor, target: Tensor, alpha: Alpha, options: Options
+    ) -> Tensor:
+        loss, stats = torch.ops.softmax_gradient_tampering.cross_entropy(
+            logits, target, *_pack(alpha), *options
+        )
+        ctx.save_for_backward(logits, target, stats)
+        ctx.alpha, ctx.options = alpha, options
+        return loss
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_loss: Tensor):
+        logits, target, stats = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the graph of the gradient is wanted
+            grad = reference.backward(grad_loss, logits, target, ctx.alpha, stats, ctx.options)
+        else:
+            grad = torch.ops.softmax_gradient_tampering.cross_entropy_backward(
+                grad_loss, logits, stats, target, *_pack(ctx.alpha), *ctx.options
+            )
+        return grad, None, None, None
+
+
+class _Transformable(torch.autograd.Function):
+    """The reference kernel, for torch.func.grad, vmap and their compositions."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, target: Tensor, alpha: Alpha, options: Options) -> Tensor:
+        return reference.forward(logits, target, alpha, options)[0]
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+        logits, target, alpha, ctx.options = inputs
+        ctx.number = None if isinstance(alpha, Tensor) else alpha
+        saved = (logits, target, alpha if ctx.number is None else None)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_loss: Tensor):
+        return _Transformable._gradient(ctx, grad_loss), None, None, None
+
+    @staticmethod
+    def _gradient(ctx: FunctionCtx, grad_loss: Tensor) -> Tensor:
+        logits, target, alpha = ctx.saved_tensors
+        alpha = alpha if ctx.number is None else ctx.number
+        stats = loss_divisor(target, ctx.options, logits)
+        return reference.backward(grad_loss, logits, target, alpha, stats, ctx.options)
+
+
+class _ForwardMode(_Transformable):
+    @staticmethod
+    def jvp(ctx: FunctionCtx, logits_tangent: Tensor, *_: None) -> Tensor:
+        rows = ctx.options.reduction == "none"
+        shape = logits_tangent.shape[:1] if rows else ()
+        grad = _Transformable._gradient(ctx, logits_tangent.new_ones(shape))
+        tangent = (grad * logits_tangent).sum(-1 if rows else (0, 1))
+        return tangent.to(ctx.options.loss_dtype)
+
+
+def _pack(alpha: Alpha) -> tuple[float, Tensor | None]:
+    return (1.0, alpha) if isinstance(alpha, Tensor) else (alpha, None)
+
+
+def _forward_of(kernel):
+    def forward(logits, target, alpha, alpha_tensor, *options):
+        alpha = alpha if alpha_tensor is None else alpha_tensor
+        return kernel.forward(logits, target, alpha, Options(*options))
+
+    return forward
+
+
+def _backward_of(kernel):
+    def backward(grad_loss, logits, stats, target, alpha, alpha_tensor, *options):
+        alpha = alpha if alpha_tensor is None else alpha_tensor
+        return kernel.backward(grad_loss, logits, target, alpha, stats, Options(*options))
+
+    return backward
+
+
+def _fake_forward(logits, target, alpha, alpha_tensor, *options):
+    options = Options(*options)
+    shape = logits.shape[:1] if options.reduction == "none" else ()
+    stats = logits.new_empty((), dtype=compute_dtype(logits.dtype))
+    return logits.new_empty(shape, dtype=options.loss_dtype), stats
+
+
+def _fake_backward(grad_loss, logits, *_):
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+for _key, _kernel in (("CPU", cpu), ("CompositeExplicitAutograd", reference)):
+    _library.impl("cross_entropy", _forward_of(_kernel), _key)
+    _library.impl("cross_entropy_backward", _backward_of(_kernel), _key)
+torch.library.register_fake("softmax_gradient_tampering::cross_entropy", _fake_forward)
+torch.library.register_fake("softmax_gradient_tampering::cross_entropy_backward", _fake_backward)

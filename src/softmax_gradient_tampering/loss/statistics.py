@@ -1,0 +1,42 @@
+"""Statistics of the logits, as the published code prints them (--logit-stats)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class LogitStatistics(NamedTuple):
+    """Float32 0-d tensors: means over the rows of a batch of logits."""
+
+    norm: Tensor
+    mean: Tensor
+    max: Tensor
+    var: Tensor
+
+
+@torch.no_grad()
+def logit_statistics(logits: Tensor) -> LogitStatistics:
+    """Norm, mean, max and variance of the logits, averaged over the rows.
+
+        norm = mean of the rows' l2 norms       max = mean of |row maximum|
+        mean = mean of |row mean|               var = mean of the rows' unbiased variances
+
+    Args:
+        logits: (N, C) logits of any floating dtype.
+
+    Returns:
+        The four statistics as float32 0-d tensors on the logits' device.
+
+    >>> logit_statistics(torch.tensor([[3.0, -4.0], [0.0, 0.0]]))
+    LogitStatistics(norm=tensor(2.5000), mean=tensor(0.2500), max=tensor(1.5000), var=tensor(12.2500))
+
+    Source: the published code's --logit-stats.
+    """
+    logits = logits.float()
+    return LogitStatistics(
+        norm=torch.linalg.vector_norm(logits, dim=1).mean(),
+        mean=logits.mean(dim=1).abs().mean(),
+        max=logits.amax(dim=1).abs().mean(),
+        var=logits.var(dim=1).mean(),
+    )
