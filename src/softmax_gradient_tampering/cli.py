@@ -1,0 +1,85 @@
+"""The command line: `sgt train | validate | demo`."""
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from softmax_gradient_tampering.errors import UserError
+
+HELP = """\
+usage: sgt [--version] [--help] COMMAND ...
+
+Softmax gradient tampering: train, validate, try it out.
+
+commands:
+  train      train a classifier; the same program as train.py
+  validate   evaluate a checkpoint: train --validate
+  demo       train on handwritten digits with and without tampering, and compare
+
+`sgt COMMAND --help` says more of each.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        from softmax_gradient_tampering import __version__
+
+        print(f"sgt {__version__}")
+        return 0
+    commands = {"train": train, "validate": validate, "demo": demo}
+    command = commands.get(words[0])
+    if command is None:
+        print(f"sgt: error: unknown command {words[0]!r}; see sgt --help", file=sys.stderr)
+        return 2
+    return run_command(f"sgt {words[0]}", command, words[1:])
+
+
+def run_command(name: str, command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+    """Run a command, turning a user's mistake into one line and exit code 2."""
+    warnings.showwarning = _show_warning
+    try:
+        command(argv)
+    except UserError as error:
+        _print_error(f"{name}: error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _print_error(f"{name}: interrupted; a training run goes on with --resume auto")
+        return 130
+    return 0
+
+
+def train(argv: Sequence[str], program: str = "sgt train") -> None:
+    from softmax_gradient_tampering.training.arguments import parse_arguments
+
+    config = parse_arguments(argv, program)
+
+    from softmax_gradient_tampering.training import run
+
+    run(config)
+
+
+def validate(argv: Sequence[str]) -> None:
+    train([*argv, "--validate"], program="sgt validate")
+
+
+def demo(argv: Sequence[str]) -> None:
+    from softmax_gradient_tampering.demo import main as run_demo
+
+    run_demo(argv)
+
+
+def _print_error(line: str) -> None:
+    from softmax_gradient_tampering.training.distributed import is_first_process
+
+    if is_first_process():
+        print(line, file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """One line, without the source that nobody asked for."""
+    _print_error(f"warning: {message}")

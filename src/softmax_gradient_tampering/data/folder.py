@@ -1,0 +1,109 @@
+"""Image folders, `root/split/class/image`, and the map-style data sets that timm names."""
+
+from pathlib import Path
+from typing import Any
+
+from timm.data import create_dataset
+from timm.data.readers.img_extensions import get_img_extensions
+from torch.utils.data import IterableDataset
+
+from softmax_gradient_tampering.errors import UserError
+
+_SYNONYMS = (
+    ("train", "training"),
+    ("validation", "val", "valid", "eval", "evaluation"),
+)
+
+
+def find_split(root: Path, split: str) -> Path:
+    """The folder of a split: `root/split`, or under another usual name of it.
+
+    Raises:
+        UserError: root or the split is missing.
+    """
+    if not root.is_dir():
+        raise UserError(f"--data_dir {root}: no such folder; give one that holds train/ and val/")
+    names = [split]
+    for synonyms in _SYNONYMS:
+        if split in synonyms:
+            names += [name for name in synonyms if name != split]
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    found = sorted(path.name for path in root.iterdir() if path.is_dir())
+    raise UserError(
+        f"--data_dir {root}: no folder {' or '.join(names)} in it "
+        f"(it holds {', '.join(found[:8]) or 'no folders'}); name the right one with "
+        f"{'--train-split' if split in _SYNONYMS[0] else '--val-split'}"
+    )
+
+
+def open_folder(root: Path, train_split: str, val_split: str, mode: str) -> tuple[Any, Any]:
+    """Open the two splits of an image folder with one class map, that of training.
+
+    Args:
+        root: folder of the splits.
+        train_split: folder name of the training split.
+        val_split: folder name of the validation split.
+        mode: PIL's mode of the images, "RGB" or "L".
+
+    Raises:
+        UserError: a split is missing, a class has no image, or validation has an unknown class.
+    """
+    train_root, val_root = find_split(root, train_split), find_split(root, val_split)
+    empty = [path.name for path in sorted(train_root.iterdir()) if _is_empty_class(path)]
+    if empty:
+        raise UserError(
+            f"{train_root}: no image in class {', '.join(empty[:8])}; remove the folder or fill it"
+        )
+    train = _open(train_root, mode)
+    classes = train.reader.class_to_idx
+    own = _open(val_root, mode).reader.class_to_idx
+    unknown = sorted(set(own) - set(classes))
+    if unknown:
+        raise UserError(
+            f"{val_root}: class {', '.join(unknown[:8])} is not among the {len(classes)} classes "
+            f"of {train_root}; the two splits need the same class folders"
+        )
+    return train, _open(val_root, mode, class_map=classes)
+
+
+def open_timm_dataset(
+    name: str, root: Path, train_split: str, val_split: str, mode: str
+) -> tuple[Any, Any]:
+    """Open a data set by timm's name for it, such as `torch/cifar10` or `hfds/...`.
+
+    Raises:
+        UserError: it cannot be opened, or is a stream, whose order cannot be set.
+    """
+    splits = []
+    for split, is_training in ((train_split, True), (val_split, False)):
+        try:
+            dataset = create_dataset(
+                name, root=str(root), split=split, is_training=is_training, input_img_mode=mode
+            )
+        except Exception as error:
+            # timm and the libraries behind it raise anything here, ImportError to OSError.
+            raise UserError(f"--dataset {name}: cannot open split {split!r}: {error}") from error
+        if isinstance(dataset, IterableDataset):
+            raise UserError(
+                f"--dataset {name} is a stream: its order cannot be set, so a run could neither "
+                "be resumed nor repeated exactly; use a folder or a map-style data set"
+            )
+        splits.append(dataset)
+    return splits[0], splits[1]
+
+
+def _open(root: Path, mode: str, class_map: Any = "") -> Any:
+    try:
+        return create_dataset("", root=str(root), search_split=False, class_map=class_map,
+                              input_img_mode=mode)  # fmt: skip
+    except RuntimeError as error:
+        raise UserError(f"{root}: {error}") from error
+
+
+def _is_empty_class(path: Path) -> bool:
+    extensions = get_img_extensions(as_set=True)
+    return path.is_dir() and not any(
+        file.suffix.lower() in extensions for file in path.rglob("*")
+    )

@@ -1,0 +1,34 @@
+"""The one face of all loaders."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """images (n, C, H, W) ready for the model; targets (n,) indices or (n, classes)."""
+
+    images: Tensor
+    targets: Tensor
+    labels: Tensor  # (n,) indices: the targets before any mixing
+
+
+class Loader(Protocol):
+    """Batches of an epoch, from any batch on.
+
+    Attributes:
+        batch_sizes: the size of every batch of an epoch, of this process.
+        num_samples: samples that one epoch takes, of all processes.
+    """
+
+    batch_sizes: list[int]
+    num_samples: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Iterate over the batches of an epoch from batch number `start` on."""
+        ...
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        ...

@@ -1,0 +1,68 @@
+"""From a uint8 batch to the model's input: device, normalisation, erasing, mixing."""
+
+from dataclasses import dataclass
+
+import torch
+from timm.data import Mixup
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+
+from softmax_gradient_tampering.data.loader import Batch
+from softmax_gradient_tampering.data.order import seed_generators
+
+
+@dataclass
+class ModelInput:
+    """Makes a Batch of uint8 images and labels, on the device.
+
+    Erasing draws from f(seed, epoch, index) for every sample, mixing from
+    f(seed, epoch, first index) for every batch.
+
+    Args:
+        mean: of every channel, of pixels in [0, 1].
+        std: of every channel, likewise.
+        device: where the model is.
+        channels_last: memory format of the images.
+        seed: the run's seed.
+        erasing: timm's RandomErasing, in training.
+        mixup: timm's Mixup, in training.
+        mixup_off_epoch: first epoch without mixing; 0 for never.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    channels_last: bool = False
+    seed: int = 0
+    erasing: RandomErasing | None = None
+    mixup: Mixup | None = None
+    mixup_off_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        shape = (1, -1, 1, 1)
+        self._mean = torch.tensor(self.mean, device=self.device).mul(255).view(shape)
+        self._std = torch.tensor(self.std, device=self.device).mul(255).view(shape)
+
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Batch:
+        """images (n, C, H, W) uint8, labels (n,), the samples' indices (n,)."""
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        images = images.to(torch.float32, memory_format=layout).sub_(self._mean).div_(self._std)
+        if self.erasing is not None:
+            self._erase(images, epoch, indices)
+        targets = labels
+        if self.mixup is not None:
+            self.mixup.mixup_enabled = not 0 < self.mixup_off_epoch <= epoch
+            seed_generators(self.seed, epoch, int(indices[0]), 2)
+            images, targets = self.mixup(images, labels)
+        return Batch(images, targets, labels)
+
+    def _erase(self, images: Tensor, epoch: int, indices: Tensor) -> None:
+        assert self.erasing is not None
+        num_clean = 0
+        if self.erasing.num_splits > 1:  # the first split of the batch stays clean
+            num_clean = len(images) // self.erasing.num_splits
+        for number in range(num_clean, len(images)):
+            seed_generators(self.seed, epoch, int(indices[number % len(indices)]), 1, number)
+            self.erasing(images[number])

@@ -1,0 +1,99 @@
+"""Sample order and random numbers as pure functions of (seed, epoch, index).
+
+Nothing here has a state: a run does not depend on the number of loader workers, it
+resumes at any batch without replaying data, and two runs of one seed are pairs.
+"""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+def counter_hash(*counters: int) -> int:
+    """64 random bits that depend on the counters alone (splitmix64, chained)."""
+    state = 0
+    for counter in counters:
+        state = (state ^ (counter & _MASK)) + _GOLDEN & _MASK
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
+        state ^= state >> 31
+    return state
+
+
+def counter_uniforms(seed: int, epoch: int, indices: Tensor, num: int) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1) of every sample: (len(indices), num) float64."""
+    start = np.uint64(counter_hash(seed, epoch))
+    state = indices.numpy().astype(np.uint64)[:, None] * np.uint64(num)
+    state = (state + np.arange(num, dtype=np.uint64)) * np.uint64(_GOLDEN) + start
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return (state >> np.uint64(11)) * 2.0**-53
+
+
+def seed_generators(*counters: int) -> None:
+    """Seed the generators of python, numpy and torch, which image transforms draw from."""
+    bits = counter_hash(*counters)
+    random.seed(bits)
+    np.random.seed(bits & 0xFFFFFFFF)
+    torch.manual_seed(bits)
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch: a permutation (num_samples,) of int64."""
+    generator = torch.Generator().manual_seed(counter_hash(seed, epoch))
+    return torch.randperm(num_samples, generator=generator)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How an epoch's order is cut into batches and shared among processes.
+
+    Batch k of the epoch is the same set of samples for any number of processes as long
+    as batch_size * num_processes is. The processes' shares of a batch are of one size, so
+    that the mean of their gradients is the gradient of the batch; of a last, smaller batch
+    up to `num_processes * multiple - 1` samples are left out for that.
+
+    Args:
+        num_samples: size of the data set.
+        batch_size: batch size of a process.
+        num_processes: number of processes.
+        drop_last: leave out the last batch if it is not full, unless it is the only one.
+        multiple: every process's share is a multiple of this (2 for mixup).
+    """
+
+    num_samples: int
+    batch_size: int
+    num_processes: int = 1
+    drop_last: bool = False
+    multiple: int = 1
+
+    def sizes(self) -> list[int]:
+        """The size of a process's share of every batch of an epoch."""
+        num_full, rest = divmod(self.num_samples, self.batch_size * self.num_processes)
+        sizes = [self.batch_size // self.multiple * self.multiple] * num_full
+        last = rest // (self.num_processes * self.multiple) * self.multiple
+        if last and not (self.drop_last and sizes):
+            sizes.append(last)
+        return sizes
+
+    def __len__(self) -> int:
+        return len(self.sizes())
+
+    def batch(self, order: Tensor, number: int, process: int) -> Tensor:
+        """The sample indices of a process's share of batch `number`."""
+        size = self.sizes()[number]
+        start = number * self.batch_size * self.num_processes + process * size
+        return order[start : start + size]
+
+
+def evaluation_shard(num_samples: int, num_processes: int, process: int) -> range:
+    """The samples that a process evaluates: every sample once, no padding."""
+    return range(process, num_samples, num_processes)

@@ -1,0 +1,185 @@
+"""The command line and the YAML files of a run: both become a Config, and nothing else."""
+
+import argparse
+import difflib
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.config import Config
+
+FIELDS = {field.name: field for field in fields(Config)}
+TYPES = get_type_hints(Config)
+
+
+def parse_arguments(argv: Sequence[str], program: str = "sgt train") -> Config:
+    """The Config of a command line; a --config file's values stand in for the defaults.
+
+    Hyphens and underscores in flag names are one; unambiguous beginnings of a name do.
+
+    Raises:
+        UserError: an unknown flag (the nearest is named), a wrong type or choice, or a
+            --config file that does not fit.
+        SystemExit: after --help.
+    """
+    parser = build_parser(program)
+    namespace = vars(parser.parse_args([_hyphenated(word) for word in argv]))
+    path = namespace.pop("config", None)
+    config = load_config(Path(path)) if path else Config()
+    return replace(config, **{name: _frozen(value) for name, value in namespace.items()})
+
+
+def load_config(path: Path) -> Config:
+    """The Config of a YAML file: a recipe, or the args.yaml of any run.
+
+    Raises:
+        UserError: the file cannot be read, or a key, type or choice is wrong.
+    """
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config {path}: not valid YAML: {reason}") from error
+    if not isinstance(loaded, dict):
+        raise UserError(f"--config {path}: expected `name: value` lines, got {loaded!r:.60}")
+    values = {}
+    for key, value in loaded.items():
+        name = str(key).replace("-", "_")
+        if name not in FIELDS:
+            raise UserError(f"{path}: unknown key {key!r}{_nearest(name, FIELDS)}")
+        values[name] = _checked(name, value, f"{path}: {key}")
+    return Config(**values)
+
+
+def to_mapping(config: Config, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The Config as plain types, ready for YAML, JSON and checkpoints."""
+    values = {name: getattr(config, name) for name in FIELDS if name not in leave_out}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def build_parser(program: str) -> argparse.ArgumentParser:
+    """The argparse parser of Config's fields, grouped as they are."""
+    parser = _Parser(
+        prog=program,
+        description="Train image classifiers, with or without softmax gradient tampering. "
+        "Without any data it trains on scikit-learn's handwritten digits.",
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
+    )
+    parser.add_argument("--config", metavar="FILE", help="a recipe, or the args.yaml of any run")
+    for name, field in FIELDS.items():
+        kwargs: dict[str, Any] = {"help": _help(name)}
+        single, kind = _kind(TYPES[name])
+        if kind is bool:
+            kwargs["action"] = argparse.BooleanOptionalAction
+            if name.startswith("no_"):
+                kwargs["action"] = "store_true"
+        else:
+            kwargs["type"] = kind
+            kwargs["metavar"] = kind.__name__.upper()
+            if field.metadata["choices"]:
+                kwargs["choices"] = field.metadata["choices"]
+                kwargs["metavar"] = "|".join(c for c in kwargs["choices"] if c)
+            if not single:
+                kwargs["nargs"] = field.metadata["size"] or ("*" if name == "log" else "+")
+        flags = [*field.metadata["short"], f"--{name.replace('_', '-')}"]
+        parser.add_argument(*flags, dest=name, **kwargs)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UserError in the place of usage and exit, and names the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            words = [word for word in unknown if word.startswith("-")] or unknown
+            known = [option for action in self._actions for option in action.option_strings]
+            raise UserError(
+                f"unrecognized argument {words[0]}{_nearest(words[0].split('=')[0], known)}"
+            )
+        return parsed
+
+
+def _hyphenated(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _help(name: str) -> str:
+    default = FIELDS[name].default
+    text: str = FIELDS[name].metadata["help"].replace("%", "%%")
+    if default in (None, "", (), False, True):
+        return text + (" (on)" if default is True else "")
+    shown = " ".join(f"{v:.4g}" for v in default) if isinstance(default, tuple) else default
+    return f"{text} ({shown})"
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _kind(annotation: Any) -> tuple[bool, type]:
+    """Whether a field holds a single value, and the type of it or of its elements."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(arg for arg in get_args(annotation) if arg is not types.NoneType)
+    if get_origin(annotation) is tuple:
+        return False, get_args(annotation)[0]
+    return True, annotation
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    """A YAML value as its field's type; YAML reads 5e-4 as a string, which a float may be."""
+    single, kind = _kind(TYPES[name])
+    field = FIELDS[name]
+    if value is None:
+        if types.NoneType in get_args(TYPES[name]):
+            return None
+        raise UserError(f"{where}: null is not allowed; leave the key out for {field.default!r}")
+    if single == isinstance(value, list):
+        expected = kind.__name__ if single else f"a list of {kind.__name__}"
+        raise UserError(f"{where}: expected {expected}, got {value!r:.60}")
+    size = field.metadata["size"]
+    if not single and size and len(value) != size:
+        raise UserError(f"{where}: expected {size} values, got {len(value)}")
+    elements = [_element(kind, element, where) for element in ([value] if single else value)]
+    choices = field.metadata["choices"]
+    for element in elements:
+        if choices and element not in choices:
+            allowed = ", ".join(repr(choice) for choice in choices)
+            raise UserError(f"{where}: {element!r} is not one of {allowed}")
+    return elements[0] if single else tuple(elements)
+
+
+def _element(kind: type, value: Any, where: str) -> Any:
+    if kind is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif type(value) is kind:
+        return value
+    raise UserError(f"{where}: expected {kind.__name__}, got {value!r:.60}")
+
+
+def command_line() -> list[str]:
+    """The command that started this process, for environment.json."""
+    return list(sys.argv)

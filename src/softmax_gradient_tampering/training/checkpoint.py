@@ -1,0 +1,129 @@
+"""Checkpoints: the published keys, ours besides under one, plain types and tensors only."""
+
+import argparse
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.files import copy_whole, write_whole
+
+OUR_KEY = "softmax_gradient_tampering"
+FORMAT = 1
+_KEEP_RECOVERIES = 2
+
+
+@dataclass
+class Position:
+    """Where a run is: `epoch` completed epochs, and `batch` batches of the next one."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0  # optimizer steps
+    skipped_steps: int = 0
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint without running code from it: ours, a published one, or timm's.
+
+    Raises:
+        UserError: it is missing, damaged, or asks for code to be run.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such checkpoint") from error
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not loaded, damaged or unsafe ({reason})") from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: not a whole checkpoint ({reason})") from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path}: not a checkpoint but {type(checkpoint).__name__}")
+    return checkpoint if "state_dict" in checkpoint else {"state_dict": checkpoint}
+
+
+def completed_epochs(checkpoint: dict[str, Any]) -> int:
+    """The epochs that a checkpoint has behind it.
+
+    `epoch` counts completed epochs in ours (version 1) and in the published ones, which carry
+    version 2 and have `modify_softmax` among their args; in timm's it is the last one's number.
+    """
+    epoch = int(checkpoint.get("epoch", 0))
+    is_ours = OUR_KEY in checkpoint
+    is_published = hasattr(checkpoint.get("args"), "modify_softmax")
+    if not is_ours and not is_published and checkpoint.get("version", 1) > 1:
+        return epoch + 1
+    return epoch
+
+
+@dataclass
+class CheckpointFolder:
+    """The checkpoints of a run: last, the best ones, and the newest recoveries.
+
+    Attributes:
+        folder: the run folder.
+        num_best: how many of the best to keep.
+        lower_is_better: whether the metric is a loss.
+        best: the (epoch, metric) of the ones kept, the best first.
+    """
+
+    folder: Path
+    num_best: int
+    lower_is_better: bool
+    best: list[tuple[int, float]] = field(default_factory=list)
+
+    def rank(self, epoch: int, metric: float | None) -> None:
+        """Enter an epoch's metric among the best; before its checkpoint is made."""
+        if metric is None:
+            return
+        sign = 1 if self.lower_is_better else -1
+        self.best.append((epoch, metric))
+        # A later epoch is not better for being equal; nan is worse than any number.
+        self.best.sort(key=lambda item: (item[1] != item[1], sign * item[1], item[0]))
+        self.best = self.best[: max(1, self.num_best)]
+
+    def save_epoch(self, checkpoint: dict[str, Any], epoch: int) -> None:
+        """Write last, checkpoint-<epoch> and model_best, as far as it is among the best."""
+        last = self.folder / "last.pth.tar"
+        write_whole(last, lambda file: torch.save(checkpoint, file))
+        if self.best and self.best[0][0] == epoch:
+            copy_whole(last, self.folder / "model_best.pth.tar")
+        kept = {f"checkpoint-{kept}.pth.tar" for kept, _ in self.best} if self.num_best else set()
+        if f"checkpoint-{epoch}.pth.tar" in kept:
+            copy_whole(last, self.folder / f"checkpoint-{epoch}.pth.tar")
+        for path in self.folder.glob("checkpoint-*.pth.tar"):
+            if path.name not in kept:
+                path.unlink()
+        for path in self.recoveries():
+            path.unlink()
+
+    def save_recovery(self, checkpoint: dict[str, Any], position: Position) -> None:
+        """Write recovery-<epoch>-<step>, and remove all but the newest two."""
+        path = self.folder / f"recovery-{position.epoch}-{position.step}.pth.tar"
+        write_whole(path, lambda file: torch.save(checkpoint, file))
+        for old in self.recoveries()[_KEEP_RECOVERIES:]:
+            old.unlink()
+
+    def recoveries(self) -> list[Path]:
+        """The recovery checkpoints, the newest first."""
+        return sorted(self.folder.glob("recovery-*.pth.tar"), key=_numbers, reverse=True)
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest whole checkpoint, and its path; damaged ones are named and passed over."""
+        last = self.folder / "last.pth.tar"
+        for path in [*self.recoveries(), *([last] if last.exists() else [])]:
+            try:
+                return path, load_checkpoint(path)
+            except UserError as error:
+                print(f"passed over: {error}")
+        return None
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(word) for word in path.name.split(".")[0].split("-")[1:] if word.isdigit()]

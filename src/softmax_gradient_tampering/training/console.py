@@ -1,0 +1,97 @@
+"""What a run prints: the fields of a progress line, the plan, the validation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from softmax_gradient_tampering.loss import logit_statistics
+from softmax_gradient_tampering.training.evaluation import Evaluation
+from softmax_gradient_tampering.training.loop import Outcome
+from softmax_gradient_tampering.training.setup import Setup
+
+
+def batch_fields(
+    setup: Setup, outcome: Outcome, loss: float, accuracy: float, images_per_s: float
+) -> list[str]:
+    """The fields of a progress line, as published but for the ETA."""
+    fields = [
+        f"Loss: {loss:.3f}",
+        f"LR: {setup.schedule.current():.4f}",
+        f"img/s:{int(images_per_s):5d}",
+        f"Acc: {accuracy:5.2f}",
+    ]
+    if setup.config.logit_stats:
+        norm, mean, peak, var = (s.item() for s in logit_statistics(outcome.logits))
+        fields.append(f"LStat: {norm:5.2f},{mean:4.2f},{peak:5.2f},{var:5.2f}")
+    if outcome.grad_range is not None:
+        low, high = (bound.item() for bound in outcome.grad_range)
+        fields.append(f"GStat: {low:.2e},{high:.2e}")
+    return fields
+
+
+def save_images(path: Path, outcome: Outcome) -> None:
+    """Save a batch's images as the model sees them, scaled to be visible."""
+    from torchvision.utils import save_image
+
+    save_image(outcome.batch.images, path, padding=0, normalize=True)
+
+
+def head_lines(setup: Setup) -> list[str]:
+    """What is said once, before training."""
+    config, dataset = setup.config, setup.dataset
+    num_parameters = sum(p.numel() for p in setup.model.parameters())
+    lines = []
+    if not (config.data_dir or config.dataset or config.cifar):
+        lines.append("No data given: training on scikit-learn's handwritten digits.")
+    lines.append(
+        f"{config.model}, {num_parameters:,} parameters, on {dataset.name}: "
+        f"{dataset.num_train:,} training and {dataset.num_val:,} validation images, "
+        f"{config.num_classes} classes"
+    )
+    if config.smoothing:
+        lines.append(f"Smoothing: {config.smoothing}")
+    if config.modify_softmax:
+        lines.append(f"Gradient tampering is active at softmax: {config.modify_softmax}")
+    global_batch = config.batch_size * setup.processes.number
+    if global_batch > dataset.num_train:
+        lines.append(
+            f"Warning: a batch of {global_batch} is larger than the {dataset.num_train} training "
+            "images; every epoch is one batch of all of them."
+        )
+    return lines
+
+
+def plan_lines(setup: Setup) -> list[str]:
+    """What a dry run shows: configuration, parameters, steps, schedule."""
+    config, loader = setup.config, setup.train_loader
+    steps = -(-len(loader) // config.grad_accum_steps)
+    lines = [f"{name}: {value}" for name, value in sorted(vars(config).items())]
+    lines.append("")
+    lines += head_lines(setup)
+    lines.append(
+        f"{setup.schedule.num_epochs} epochs of {len(loader)} batches and {steps} optimizer steps"
+    )
+    lines.append("epoch,lr")
+    for epoch in range(setup.schedule.num_epochs):
+        setup.schedule.start_epoch(epoch)
+        lines.append(f"{epoch},{setup.schedule.current()!r}")
+    return lines
+
+
+def validation_lines(evaluation: Evaluation) -> list[str]:
+    """The validation, in the published form, and its measurements."""
+    norm, mean, peak, var = evaluation.logits
+    metrics = [("loss", evaluation.loss), ("top1", evaluation.top1), ("top5", evaluation.top5)]
+    return [
+        f"Val Acc: {evaluation.num_correct:5d}, {evaluation.top1:.3f}",
+        f"Metrics: OrderedDict({metrics})",
+        f"LStat(norm, mean, max,var): {norm:.3f},{mean:.3f},{peak:.3f},{var:.3f}",
+        *measurement_lines(evaluation.measurements),
+    ]
+
+
+def measurement_lines(measurements: dict[str, dict[str, float]]) -> Sequence[str]:
+    """NLL, Brier score and calibration error of every prediction measured."""
+    return [
+        f"{name}: NLL {m['nll']:.4f}  Brier {m['brier']:.4f}  ECE {m['ece']:.2f} %"
+        for name, m in measurements.items()
+    ]

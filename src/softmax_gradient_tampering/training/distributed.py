@@ -1,0 +1,104 @@
+"""The processes of a run: torchrun's environment, and what they tell each other."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from softmax_gradient_tampering.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run.
+
+    Attributes:
+        number: how many there are; one without torchrun.
+        rank: this one's number, from 0. Rank 0 alone writes files and prints.
+        device: where this process computes.
+    """
+
+    number: int
+    rank: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, in place."""
+        if self.number > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank."""
+        if self.number == 1:
+            return [value]
+        values: list[Any] = [None] * self.number
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, value: T) -> T:
+        """Rank 0's value."""
+        if self.number == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def share_buffers(self, model: nn.Module, reduce: bool) -> None:
+        """Give every process the same running statistics: their mean, or rank 0's."""
+        if self.number == 1:
+            return
+        for buffer in model.buffers():
+            if reduce and buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer.div_(self.number)
+            else:
+                dist.broadcast(buffer, src=0)
+
+    def close(self) -> None:
+        if self.number > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def start_processes(device_name: str | None) -> Processes:
+    """Read torchrun's environment and join the process group.
+
+    Raises:
+        UserError: the device does not exist here.
+    """
+    number = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = _find_device(device_name, local_rank)
+    if number > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Processes(number, rank, device)
+
+
+def is_first_process() -> bool:
+    """Whether this process prints, also before the processes have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _find_device(name: str | None, local_rank: int) -> torch.device:
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "cuda":
+            if device.index is None:
+                device = torch.device("cuda", local_rank)
+            torch.cuda.set_device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: not usable here ({reason})") from error
+    return device

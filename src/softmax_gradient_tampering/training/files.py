@@ -1,0 +1,58 @@
+"""Files that are whole or not there: temporary file, fsync, rename, fsync of the folder."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from softmax_gradient_tampering.errors import UserError
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that `path` holds the old content or the new, never a part.
+
+    Raises:
+        UserError: it cannot be written, the disk being full or the folder read-only; what
+            was at `path` is still there.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot be written ({error}); what was there before is untouched; "
+            "make room, then go on with --resume auto"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_whole` for text, with the line ends that it has."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def copy_whole(source: Path, path: Path) -> None:
+    """Give a whole file a second name: a hard link, or a copy where there are none."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        write_whole(path, lambda file: shutil.copyfileobj(source.open("rb"), file))
+        return
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,59 @@
+"""Mixed precision: the autocast context and the loss scale."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler, autocast
+
+
+class Precision:
+    """How the forward pass computes, and how the gradient is scaled.
+
+    Args:
+        device: where the model is.
+        dtype: float16, bfloat16, or None for no mixed precision.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype | None) -> None:
+        self.device = device
+        self.dtype = dtype
+        # bfloat16 has float32's range and needs no scale.
+        self.scaler = GradScaler(device.type, enabled=dtype is torch.float16)
+
+    def forward(self) -> AbstractContextManager[object]:
+        if self.dtype is None:
+            return nullcontext()
+        return autocast(self.device.type, self.dtype)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Step the optimizer; returns whether an overflow made it skip the step.
+
+        The scaler reads the overflow from the device before it steps, so that asking for
+        the scale afterwards costs no further synchronisation.
+        """
+        if not self.scaler.is_enabled():
+            optimizer.step()
+            return False
+        before = self.scaler.get_scale()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return self.scaler.get_scale() < before
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return self.scaler.scale(loss) if self.scaler.is_enabled() else loss
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(optimizer)
+
+
+def resolve_dtype(
+    amp: bool, amp_dtype: str | None, device: torch.device
+) -> torch.dtype | None:
+    """`--amp` is float16 on a GPU and bfloat16 on a CPU; `--amp-dtype` says it outright."""
+    if amp_dtype is not None:
+        return {"float16": torch.float16, "bfloat16": torch.bfloat16}[amp_dtype]
+    if not amp:
+        return None
+    return torch.bfloat16 if device.type == "cpu" else torch.float16

@@ -1,0 +1,87 @@
+"""What a person sees while a run trains: a bar on a terminal, else the published lines."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+
+class Progress:
+    """Prints the progress of one process; silent on all but the first.
+
+    Args:
+        is_silent: print nothing.
+        num_epochs: epochs of the run.
+        as_lines: lines even on a terminal.
+    """
+
+    def __init__(self, is_silent: bool, num_epochs: int, as_lines: bool) -> None:
+        self.is_silent = is_silent
+        self.num_epochs = num_epochs
+        self._bar: Any = None
+        self._task: Any = None
+        self._started = time.perf_counter()
+        self._done_at_start = 0.0
+        if not is_silent and not as_lines and sys.stdout.isatty():
+            self._bar = _rich_bar()
+
+    def start(self, epoch: int, batch: int, num_batches: int) -> None:
+        """Begin, or go on, at a batch of an epoch from 0."""
+        self._started = time.perf_counter()
+        self._done_at_start = epoch + batch / num_batches
+        if self._bar is not None:
+            self._bar.start()
+            total = self.num_epochs * num_batches
+            self._task = self._bar.add_task("", total=total, completed=epoch * num_batches + batch)
+
+    def advance(self) -> None:
+        """A batch is done."""
+        if self._bar is not None:
+            self._bar.advance(self._task)
+
+    def batch(self, epoch: int, number: int, num_batches: int, fields: Sequence[str]) -> None:
+        """Show the logged fields of a batch, the published ones in the published order."""
+        if self.is_silent:
+            return
+        fields = [*fields[:3], f"ETA: {self._eta(epoch + (number + 1) / num_batches)}", *fields[3:]]
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"epoch {epoch + 1}  " + "  ".join(fields))
+            return
+        place = f"[{epoch + 1:3d}: {number:4d}/{num_batches - 1:4d}]"
+        print("   " + "  ".join([place, *fields]), flush=True)
+
+    def epoch(self, epoch: int, num_correct: int, top1: float) -> None:
+        """Show the evaluation after an epoch."""
+        self.say(f"[{epoch + 1:3d}] Val Acc: {num_correct:5d}, {top1:.3f}")
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if self.is_silent:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, flush=True)
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _eta(self, done: float) -> str:
+        """hours.minutes left, as published, from the mean pace of this process."""
+        elapsed = time.perf_counter() - self._started
+        pace = elapsed / max(done - self._done_at_start, 1e-9)
+        minutes = round(pace * (self.num_epochs - done) / 60)
+        return f"{minutes // 60:2d}.{minutes % 60:02d}"
+
+
+def _rich_bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn
+
+    return Progress(
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )

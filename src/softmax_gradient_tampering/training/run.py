@@ -1,0 +1,97 @@
+"""A whole run, told in one screen: set-up, resumption, epochs, evaluation, records."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from softmax_gradient_tampering.training import console, records
+from softmax_gradient_tampering.training.config import Config
+from softmax_gradient_tampering.training.distributed import start_processes
+from softmax_gradient_tampering.training.progress import Progress
+from softmax_gradient_tampering.training.run_folder import open_run_folder
+from softmax_gradient_tampering.training.session import Session, evaluate_model
+from softmax_gradient_tampering.training.setup import (
+    Setup,
+    load_checkpoint_weights,
+    load_weights,
+    set_up,
+)
+from softmax_gradient_tampering.training.validation import check_config
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left behind.
+
+    Attributes:
+        status: finished, already finished, stopped (--max-steps), validated or planned.
+        folder: the run folder, or None where nothing was written.
+        rows: of summary.csv.
+        measurements: nll, brier and ece, by prediction.
+    """
+
+    status: str
+    folder: Path | None = None
+    rows: list[records.Row] = field(default_factory=list)
+    measurements: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def run(
+    config: Config, is_silent: bool = False, after_batch: Callable[[], None] = lambda: None
+) -> Result:
+    """Train, validate or plan, as a configuration says.
+
+    Args:
+        config: what to do.
+        is_silent: print nothing.
+        after_batch: called after every training batch, for a progress bar of one's own.
+
+    Raises:
+        UserError: something that the user can mend; what is on disk is whole.
+    """
+    check_config(config)
+    processes = start_processes(config.device)
+    try:
+        setup = set_up(config, processes)
+        is_silent = is_silent or not processes.is_first
+        progress = Progress(is_silent, setup.schedule.num_epochs, config.per_line)
+        if config.dry_run:
+            progress.say("\n".join(console.plan_lines(setup)))
+            return Result("planned")
+        if config.validate:
+            return _validate(setup, progress)
+        return _train(setup, progress, after_batch)
+    finally:
+        processes.close()
+
+
+def _validate(setup: Setup, progress: Progress) -> Result:
+    if setup.config.resume:
+        load_weights(setup.model, load_checkpoint_weights(setup.config.resume), setup.config)
+    evaluation = evaluate_model(setup, setup.model, is_measured=True)
+    progress.say("\n".join(console.validation_lines(evaluation)))
+    return Result("validated", measurements=evaluation.measurements)
+
+
+def _train(setup: Setup, progress: Progress, after_batch: Callable[[], None]) -> Result:
+    run_folder = open_run_folder(setup)
+    folder = run_folder.path
+    if run_folder.is_finished:
+        progress.say(f"{folder}: this run is finished; nothing to do")
+        return Result("already finished", folder, records.read_summary(folder / "summary.csv"))
+    session = Session(setup, folder, progress)
+    if run_folder.checkpoint is not None:
+        session.resume(run_folder.checkpoint)
+    try:
+        session.begin()
+        while not session.is_over:
+            for _ in session.train_epoch():
+                after_batch()
+            if session.is_stopped:
+                session.save_recovery()
+                return Result("stopped", folder, session.state.rows)
+            session.end_epoch()
+        measurements = session.finish()
+    finally:
+        session.close()
+    return Result("finished", folder, session.state.rows, measurements)

@@ -1,0 +1,138 @@
+"""alpha: which numbers and tensors it may be, and that a tensor costs no recompilation."""
+
+import pytest
+import torch
+from tests.loss.cases import (
+    ALPHAS,
+    FEW_CASES,
+    Case,
+    assert_close,
+    assert_equal,
+    surrogate,
+    value_and_gradient,
+)
+from torch.func import grad, vmap
+
+from softmax_gradient_tampering import (
+    TamperedCrossEntropyLoss,
+    fold_alpha,
+    power_transform,
+    stationary_threshold,
+    tamper,
+    tampered_binary_cross_entropy_with_logits,
+    tampered_cross_entropy,
+)
+
+LOGITS, LABELS, P = torch.zeros(2, 3), torch.tensor([0, 1]), torch.full((2, 2), 0.5)
+CALLS = {
+    "tampered_cross_entropy": lambda alpha: tampered_cross_entropy(LOGITS, LABELS, alpha),
+    "TamperedCrossEntropyLoss": TamperedCrossEntropyLoss,
+    "tamper": lambda alpha: tamper(torch.nn.functional.cross_entropy, alpha),
+    "binary": lambda alpha: tampered_binary_cross_entropy_with_logits(P, P, alpha),
+    "fold_alpha": lambda alpha: fold_alpha(torch.nn.Linear(2, 2), alpha),
+    "power_transform": lambda alpha: power_transform(P, alpha),
+    "stationary_threshold": lambda alpha: stationary_threshold(P, alpha),
+}
+
+
+@pytest.fixture(params=CALLS)
+def call(request):
+    return CALLS[request.param]
+
+
+@pytest.mark.parametrize("alpha", [-0.25, -1, float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", [lambda alpha: alpha, torch.tensor], ids=["number", "tensor"])
+def test_alpha_must_be_finite_and_at_least_zero(call, kind, alpha):
+    with pytest.raises(ValueError, match=rf"finite and at least 0, got {alpha}"):
+        call(kind(alpha))
+
+
+@pytest.mark.parametrize("alpha", [True, "0.25", None, [0.25], 1j, torch.tensor(True)], ids=str)
+def test_alpha_must_be_a_number(call, alpha):
+    with pytest.raises(TypeError, match=r"must be a number or a 0-d tensor, not (bool|[a-zN])"):
+        call(alpha)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1)], ids=str)
+def test_a_tensor_alpha_must_be_0d(call, shape):
+    with pytest.raises(ValueError, match=r"not a tensor of shape \(\d"):
+        call(torch.full(shape, 0.25))
+
+
+@pytest.mark.parametrize("alpha", [1, 2, torch.tensor(1), torch.tensor(2)], ids=repr)
+def test_an_integer_alpha_equals_the_float(alpha):
+    logits, target, _ = Case().make()
+    actual = value_and_gradient(tampered_cross_entropy, logits, target, alpha)
+    expected = value_and_gradient(tampered_cross_entropy, logits, target, float(alpha))
+    for of_integer, of_float in zip(actual, expected, strict=True):
+        assert_equal(of_integer, of_float)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_a_tensor_alpha_equals_the_number(case, dtype):
+    logits, target, options = case.make()
+    for alpha in (0.0, *ALPHAS):
+        alpha = torch.tensor(alpha, dtype=dtype)
+        actual = value_and_gradient(tampered_cross_entropy, logits, target, alpha, **options)
+        expected = value_and_gradient(
+            tampered_cross_entropy, logits, target, alpha.item(), **options
+        )
+        for of_tensor, of_number in zip(actual, expected, strict=True):
+            assert_equal(of_tensor, of_number)
+
+
+def test_a_tensor_alpha_is_neither_written_to_nor_given_a_gradient():
+    logits, target, _ = Case().make()
+    alpha = torch.tensor(0.25, requires_grad=True)
+    value_and_gradient(tampered_cross_entropy, logits, target, alpha)
+    assert alpha.grad is None
+    assert alpha.item() == 0.25
+
+
+def test_alpha_is_that_of_the_forward_pass():
+    logits, target, _ = Case().make()
+    alpha, leaf = torch.tensor(0.25), logits.clone().requires_grad_()
+    loss = tampered_cross_entropy(leaf, target, alpha)
+    alpha.fill_(0.5)  # a schedule moves on
+    loss.backward()
+    assert_equal(leaf.grad, value_and_gradient(tampered_cross_entropy, logits, target, 0.25)[1])
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_a_tensor_alpha_takes_any_value_without_recompiling(case):
+    torch.compiler.reset()
+    logits, target, options = case.make()
+    compiled = torch.compile(tampered_cross_entropy, fullgraph=True, backend="aot_eager")
+    value_and_gradient(compiled, logits, target, torch.tensor(0.7), **options)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for alpha in (0.0, *ALPHAS):
+            actual = value_and_gradient(compiled, logits, target, torch.tensor(alpha), **options)
+            expected = value_and_gradient(
+                tampered_cross_entropy, logits, target, torch.tensor(alpha), **options
+            )
+            for ours, eager in zip(actual, expected, strict=True):
+                assert_close(ours, eager)
+
+
+def test_vmap_over_alpha_gives_the_gradient_of_every_alpha():
+    logits, target, _ = Case().make()
+    alphas = torch.tensor(ALPHAS, dtype=torch.float64)
+
+    def gradient(alpha):
+        return grad(lambda z: tampered_cross_entropy(z, target, alpha))(logits)
+
+    for actual, alpha in zip(vmap(gradient)(alphas), ALPHAS, strict=True):
+        expected = grad(lambda z, alpha=alpha: surrogate(z, target, alpha))(logits)
+        assert_close(actual, expected)
+
+
+def test_vmap_over_alpha_holds_alpha_zero():
+    logits, target, _ = Case().make()
+    logits[:, 3] = -torch.inf
+
+    def gradient(alpha):
+        return grad(lambda z: tampered_cross_entropy(z, target, alpha))(logits)
+
+    _, expected = value_and_gradient(tampered_cross_entropy, logits, target, 0.0)
+    assert_close(vmap(gradient)(torch.zeros(2))[1], expected)

@@ -1,0 +1,87 @@
+"""torch.compile with fullgraph: value and gradient as eager gives them."""
+
+import pytest
+import torch
+from tests.loss.cases import FEW_CASES, Case, assert_close, value_and_gradient
+from torch.func import grad, vmap
+
+from softmax_gradient_tampering import (
+    TamperedCrossEntropyLoss,
+    tamper,
+    tampered_binary_cross_entropy_with_logits,
+    tampered_cross_entropy,
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch.compiler.reset()
+
+
+def assert_compiled_equals_eager(loss_fn, logits, *args, backend="aot_eager", **options):
+    compiled = torch.compile(loss_fn, fullgraph=True, backend=backend)
+    actual = value_and_gradient(compiled, logits, *args, **options)
+    expected = value_and_gradient(loss_fn, logits, *args, **options)
+    for ours, eager in zip(actual, expected, strict=True):
+        assert_close(ours, eager)
+
+
+@pytest.mark.parametrize("alpha", [0.25, torch.tensor(0.25)], ids=["number", "tensor"])
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_compiled_function_equals_eager(case, alpha):
+    logits, target, options = case.make()
+    assert_compiled_equals_eager(tampered_cross_entropy, logits, target, alpha, **options)
+
+
+def test_compiled_by_inductor_equals_eager():
+    logits, target, options = Case(weighted=True).make()
+    assert_compiled_equals_eager(
+        tampered_cross_entropy, logits, target, 0.25, backend="inductor", **options
+    )
+
+
+def test_compiled_model_and_loss_equal_eager():
+    logits, target, options = Case(weighted=True, smoothing=0.1).make()
+    loss_fn = TamperedCrossEntropyLoss(0.25, **options)
+    assert_compiled_equals_eager(lambda z, t: loss_fn(z.sin(), t), logits, target)
+
+
+def test_a_batch_of_another_size_recompiles_at_most_once():
+    compiled = torch.compile(tampered_cross_entropy, fullgraph=True, backend="aot_eager")
+    for batch_size in (4, 5):  # the second makes the batch size a symbol
+        logits, target, _ = Case(shape=(batch_size, 5)).make()
+        value_and_gradient(compiled, logits, target, 0.25)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        logits, target, _ = Case(shape=(9, 5)).make()
+        actual = value_and_gradient(compiled, logits, target, 0.25)
+    expected = value_and_gradient(tampered_cross_entropy, logits, target, 0.25)
+    for ours, eager in zip(actual, expected, strict=True):
+        assert_close(ours, eager)
+
+
+def test_compiled_soft_target_with_gradient_equals_eager():
+    logits, target, _ = Case(soft=True).make()
+    assert_compiled_equals_eager(tampered_cross_entropy, logits, target.requires_grad_(), 0.25)
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        tamper(torch.nn.functional.multi_margin_loss, 0.25),
+        lambda z, t: tampered_binary_cross_entropy_with_logits(z.sum(1), t / 5, 0.25),
+    ],
+    ids=["multi_margin", "binary"],
+)
+def test_compiled_generic_losses_equal_eager(loss_fn):
+    logits, target, _ = Case().make()
+    assert_compiled_equals_eager(loss_fn, logits, target)
+
+
+def test_compiled_gradient_of_every_sample_equals_eager():
+    logits, target, _ = Case().make()
+
+    def per_sample(z, t):
+        return vmap(grad(lambda z, t: tampered_cross_entropy(z, t, 0.25)))(z, t)
+
+    compiled = torch.compile(per_sample, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(logits, target), per_sample(logits, target))

@@ -1,0 +1,201 @@
+"""What torch does to a function: differentiate twice, vmap, forward mode, autocast, opcheck."""
+
+import pytest
+import torch
+import torch.autograd.forward_ad as fwd
+import torch.nn.functional as F
+from tests.loss.cases import (
+    FEW_CASES,
+    OPTION_CASES,
+    Case,
+    assert_close,
+    assert_equal,
+    surrogate,
+    value_and_gradient,
+)
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+
+from softmax_gradient_tampering import tampered_cross_entropy
+
+ALPHA = 0.25
+OPERATORS = torch.ops.softmax_gradient_tampering
+
+
+def closures(target, options):
+    """The tampered loss and torch's surrogate, as functions of the logits alone."""
+    return (
+        lambda z: tampered_cross_entropy(z, target, ALPHA, **options),
+        lambda z: surrogate(z, target, ALPHA, **options),
+    )
+
+
+def tangent_of(tensor):
+    return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1), dtype=tensor.dtype)
+
+
+@pytest.mark.parametrize("case", OPTION_CASES, ids=str)
+def test_second_derivative_is_that_of_the_loss_at_alpha_z(case):
+    logits, target, options = case.make()
+    products = []
+    for loss_fn in closures(target, options):
+        leaf = logits.clone().requires_grad_()
+        (first,) = torch.autograd.grad(loss_fn(leaf).sum(), leaf, create_graph=True)
+        products.append(torch.autograd.grad(first, leaf, tangent_of(logits))[0])
+    assert_close(*products)
+    assert products[0].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_gradient_is_differentiable_in_logits_and_incoming_gradient(case):
+    logits, target, options = case.make()
+    tampered, _ = closures(target, options)
+    assert torch.autograd.gradgradcheck(tampered, logits.requires_grad_())
+
+
+@pytest.mark.parametrize("case", OPTION_CASES, ids=str)
+def test_func_grad_is_the_gradient(case):
+    logits, target, options = case.make()
+    tampered, at_alpha_z = closures(target, options)
+    assert_close(
+        grad(lambda z: tampered(z).sum())(logits), grad(lambda z: at_alpha_z(z).sum())(logits)
+    )
+
+
+@pytest.mark.parametrize("transform", [jacrev, jacfwd, hessian], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_jacobians_and_hessians_are_those_of_the_loss_at_alpha_z(case, transform):
+    logits, target, options = case.make()
+    tampered, at_alpha_z = closures(target, options)
+    assert_close(transform(tampered)(logits), transform(at_alpha_z)(logits))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_vmap_gives_the_value_and_gradient_of_every_sample(smoothing, soft):
+    logits, target, options = Case(soft=soft, weighted=True, smoothing=smoothing).make()
+
+    def per_sample(z, t):
+        return grad(lambda z: tampered_cross_entropy(z, t, ALPHA, **options))(z)
+
+    actual = vmap(per_sample)(logits, target)
+    values = vmap(lambda z, t: tampered_cross_entropy(z, t, ALPHA, **options))(logits, target)
+    for z, t, gradient, value in zip(logits, target, actual, values, strict=True):
+        expected = value_and_gradient(surrogate, z, t, ALPHA, **options)[1]
+        assert_close(gradient, expected)
+        assert_close(value, F.cross_entropy(z, t, **options))
+
+
+def test_vmap_over_batches_of_images_gives_the_gradient_of_every_batch():
+    logits, target, _ = Case(shape=(6, 5, 3)).make()
+    stacked = logits.reshape(3, 2, 5, 3), target.reshape(3, 2, 3)
+    actual = vmap(grad(lambda z, t: tampered_cross_entropy(z, t, ALPHA)))(*stacked)
+    expected = [
+        value_and_gradient(surrogate, z, t, ALPHA)[1] for z, t in zip(*stacked, strict=True)
+    ]
+    assert_close(actual, torch.stack(expected))
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_func_jvp_is_that_of_the_loss_at_alpha_z(case):
+    logits, target, options = case.make()
+    tampered, at_alpha_z = closures(target, options)
+    tangent = (tangent_of(logits),)
+    value, actual = jvp(tampered, (logits,), tangent)
+    assert_close(value, F.cross_entropy(logits, target, **options))
+    assert_close(actual, jvp(at_alpha_z, (logits,), tangent)[1])
+
+
+def right_or_raises(tampered, at_alpha_z, primals):
+    """Forward-mode AD: the tangent of the loss at alpha z, or an error; nothing else."""
+    tangents = tuple(tangent_of(primal) for primal in primals)
+    try:
+        _, actual = jvp(tampered, primals, tangents)
+    except (NotImplementedError, RuntimeError):
+        return
+    assert_close(actual, jvp(at_alpha_z, primals, tangents)[1])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_func_jvp_in_a_soft_target_is_right_or_raises(smoothing):
+    logits, target, _ = Case(soft=True).make()
+    right_or_raises(
+        lambda z, q: tampered_cross_entropy(z, q, ALPHA, label_smoothing=smoothing),
+        lambda z, q: surrogate(z, q, ALPHA, label_smoothing=smoothing),
+        (logits, target),
+    )
+    right_or_raises(
+        lambda q: tampered_cross_entropy(logits, q, ALPHA, label_smoothing=smoothing),
+        lambda q: surrogate(logits, q, ALPHA, label_smoothing=smoothing),
+        (target,),
+    )
+
+
+def test_func_jvp_in_the_class_weights_is_right_or_raises():
+    logits, target, options = Case(soft=True, weighted=True).make()
+    right_or_raises(
+        lambda w: tampered_cross_entropy(logits, target, ALPHA, weight=w),
+        lambda w: surrogate(logits, target, ALPHA, weight=w),
+        (options["weight"],),
+    )
+
+
+@pytest.mark.parametrize("argument", ["logits", "target", "weight"])
+def test_forward_mode_by_dual_numbers_is_right_or_raises(argument):
+    logits, target, options = Case(soft=True, weighted=True).make()
+    primals = {"logits": logits, "target": target, "weight": options["weight"]}
+    with fwd.dual_level():
+        primals[argument] = fwd.make_dual(primals[argument], tangent_of(primals[argument]))
+        arguments = primals["logits"], primals["target"], ALPHA
+        expected = fwd.unpack_dual(surrogate(*arguments, weight=primals["weight"])).tangent
+        try:
+            loss = tampered_cross_entropy(*arguments, weight=primals["weight"])
+        except (NotImplementedError, RuntimeError):
+            return
+        actual = fwd.unpack_dual(loss).tangent
+    assert actual is not None, "the tangent is lost"
+    assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_autocast_gives_a_float32_loss_and_the_gradient_in_the_dtype_of_the_input(case, dtype):
+    logits, target, options = case.make(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, gradient = value_and_gradient(
+            tampered_cross_entropy, logits, target, ALPHA, **options
+        )
+        torchs = F.cross_entropy(logits, target, **options)
+    assert loss.dtype == torchs.dtype == torch.float32
+    assert gradient.dtype == dtype
+    assert_close(loss, torchs, "float32")
+    _, outside = value_and_gradient(
+        tampered_cross_entropy,
+        logits.float(),
+        target,
+        ALPHA,
+        **{**options, "weight": None if options["weight"] is None else options["weight"].float()},
+    )
+    assert_equal(gradient, outside.to(dtype))
+
+
+def test_autocast_accepts_float32_class_weights_with_half_logits():
+    logits, target, options = Case(weighted=True).make(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = tampered_cross_entropy(logits, target, ALPHA, options["weight"].float())
+        torchs = F.cross_entropy(logits, target, options["weight"].float())
+    assert_close(loss, torchs, "float32")
+
+
+@pytest.mark.parametrize("alpha", [ALPHA, torch.tensor(ALPHA)], ids=["number", "tensor"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("case", OPTION_CASES, ids=str)
+def test_operators_pass_opcheck(case, dtype, alpha):
+    logits, target, options = case.make(dtype)
+    alphas = (1.0, alpha) if torch.is_tensor(alpha) else (alpha, None)
+    arguments = target, *alphas, *options.values(), dtype
+    torch.library.opcheck(OPERATORS.cross_entropy.default, (logits, *arguments))
+    loss, stats = OPERATORS.cross_entropy(logits, *arguments)
+    torch.library.opcheck(
+        OPERATORS.cross_entropy_backward.default,
+        (torch.ones_like(loss), logits, stats, *arguments),
+    )
