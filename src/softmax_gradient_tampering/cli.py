@@ -68,7 +68,7 @@ def validate(argv: Sequence[str]) -> None:
 
 
 def demo(argv: Sequence[str]) -> None:
-    from softmax_gradient_tampering.demo import main as run_demo
+    from softmax_gradient_tampering.studies.demo import main as run_demo
 
     run_demo(argv)
 

@@ -104,6 +104,4 @@ def _open(root: Path, mode: str, class_map: Any = "") -> Any:
 
 def _is_empty_class(path: Path) -> bool:
     extensions = get_img_extensions(as_set=True)
-    return path.is_dir() and not any(
-        file.suffix.lower() in extensions for file in path.rglob("*")
-    )
+    return path.is_dir() and not any(file.suffix.lower() in extensions for file in path.rglob("*"))

@@ -1,5 +1,7 @@
 """The tampered cross-entropy as a function: F.cross_entropy with one more argument."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -66,12 +68,12 @@ def tampered_cross_entropy(
     Source: arXiv 2111.12495, section 3.
     """
     alpha = check_alpha(alpha)
-    kwargs = dict(
-        weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
+    kwargs: dict[str, Any] = {
+        "weight": weight,
+        "ignore_index": ignore_index,
+        "reduction": reduction,
+        "label_smoothing": label_smoothing,
+    }
     if target.requires_grad or not _is_regular(input, target, weight, reduction, label_smoothing):
         # Rare: torch's own function, composed. If an argument is wrong, it says what.
         return tamper(F.cross_entropy, alpha)(input, target, **kwargs)

@@ -54,7 +54,9 @@ def tamper(loss_fn: Callable[..., Tensor], alpha: Alpha) -> Callable[..., Tensor
             surrogate = loss_fn(_AtZero.apply(input), *args, **kwargs)
         else:
             surrogate = loss_fn(alpha * input, *args, **kwargs) / alpha
-        return _Report.apply(value, surrogate)
+        # Dynamo traces no Function that has a jvp.
+        report = _Report if torch.compiler.is_compiling() else _ForwardModeReport
+        return report.apply(value, surrogate)
 
     return tampered_loss
 
@@ -115,6 +117,8 @@ class _Report(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, Tensor]:
         return None, grad
 
+
+class _ForwardModeReport(_Report):
     @staticmethod
     def jvp(ctx: FunctionCtx, value_tangent: Tensor, surrogate_tangent: Tensor) -> Tensor:
         return surrogate_tangent.clone()
@@ -125,7 +129,7 @@ class _AtZero(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, logits: Tensor) -> Tensor:
-        return torch.zeros_like(logits)
+        return torch.where(logits == -torch.inf, logits, 0)
 
     @staticmethod
     @once_differentiable

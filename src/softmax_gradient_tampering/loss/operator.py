@@ -37,32 +37,39 @@ def tampered_cross_entropy_rows(
     if torch._C._are_functorch_transforms_active():
         # Dynamo traces no Function that has a jvp.
         function = _Transformable if torch.compiler.is_compiling() else _ForwardMode
-        return function.apply(logits, target, alpha, options)
-    return _Operator.apply(logits, target, alpha, options)
+        return function.apply(logits, target, options.weight, alpha, options._replace(weight=None))
+    return _Operator.apply(logits, target, options.weight, alpha, options._replace(weight=None))
 
 
 class _Operator(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, logits: Tensor, target: Tensor, alpha: Alpha, options: Options
+        ctx: FunctionCtx,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        alpha: Alpha,
+        options: Options,
     ) -> Tensor:
+        ctx.alpha, ctx.options = alpha, options
+        options = options._replace(weight=weight)
         loss, stats = torch.ops.softmax_gradient_tampering.cross_entropy(
             logits, target, *_pack(alpha), *options
         )
-        ctx.save_for_backward(logits, target, stats)
-        ctx.alpha, ctx.options = alpha, options
+        ctx.save_for_backward(logits, target, weight, stats)
         return loss
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_loss: Tensor):
-        logits, target, stats = ctx.saved_tensors
+        logits, target, weight, stats = ctx.saved_tensors
+        options = ctx.options._replace(weight=weight)
         if torch.is_grad_enabled():  # the graph of the gradient is wanted
-            grad = reference.backward(grad_loss, logits, target, ctx.alpha, stats, ctx.options)
+            grad = reference.backward(grad_loss, logits, target, ctx.alpha, stats, options)
         else:
             grad = torch.ops.softmax_gradient_tampering.cross_entropy_backward(
-                grad_loss, logits, stats, target, *_pack(ctx.alpha), *ctx.options
+                grad_loss, logits, stats, target, *_pack(ctx.alpha), *options
             )
-        return grad, None, None, None
+        return grad, None, None, None, None
 
 
 class _Transformable(torch.autograd.Function):
@@ -71,32 +78,43 @@ class _Transformable(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(logits: Tensor, target: Tensor, alpha: Alpha, options: Options) -> Tensor:
+    def forward(
+        logits: Tensor, target: Tensor, weight: Tensor | None, alpha: Alpha, options: Options
+    ) -> Tensor:
+        options = options._replace(weight=weight)
         return reference.forward(logits, target, alpha, options)[0]
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
-        logits, target, alpha, ctx.options = inputs
+        logits, target, weight, alpha, ctx.options = inputs
         ctx.number = None if isinstance(alpha, Tensor) else alpha
-        saved = (logits, target, alpha if ctx.number is None else None)
+        saved = (logits, target, weight, alpha if ctx.number is None else None)
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_loss: Tensor):
-        return _Transformable._gradient(ctx, grad_loss), None, None, None
+        return _Transformable._gradient(ctx, grad_loss), None, None, None, None
 
     @staticmethod
     def _gradient(ctx: FunctionCtx, grad_loss: Tensor) -> Tensor:
-        logits, target, alpha = ctx.saved_tensors
+        logits, target, weight, alpha = ctx.saved_tensors
+        options = ctx.options._replace(weight=weight)
         alpha = alpha if ctx.number is None else ctx.number
-        stats = loss_divisor(target, ctx.options, logits)
-        return reference.backward(grad_loss, logits, target, alpha, stats, ctx.options)
+        stats = loss_divisor(target, options, logits)
+        return reference.backward(grad_loss, logits, target, alpha, stats, options)
 
 
 class _ForwardMode(_Transformable):
     @staticmethod
-    def jvp(ctx: FunctionCtx, logits_tangent: Tensor, *_: None) -> Tensor:
+    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+        _Transformable.setup_context(ctx, inputs, output)
+        ctx.set_materialize_grads(False)  # so that a missing tangent is None
+
+    @staticmethod
+    def jvp(ctx: FunctionCtx, logits_tangent: Tensor | None, *others: Tensor | None) -> Tensor:
+        if logits_tangent is None or any(tangent is not None for tangent in others):
+            raise NotImplementedError("forward-mode AD is in the logits alone")
         rows = ctx.options.reduction == "none"
         shape = logits_tangent.shape[:1] if rows else ()
         grad = _Transformable._gradient(ctx, logits_tangent.new_ones(shape))

@@ -17,7 +17,7 @@ _CFG = {
     "classifier": "fc",
 }
 default_cfgs = generate_default_cfgs(
-    {name: _CFG for name in ("digits_mlp", "digits_mlp_plain", "digits_cnn", "digits_cnn_wobn")}
+    dict.fromkeys(("digits_mlp", "digits_mlp_plain", "digits_cnn", "digits_cnn_wobn"), _CFG)
 )
 
 

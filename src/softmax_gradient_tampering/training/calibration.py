@@ -32,7 +32,9 @@ class Calibration:
         self._scores += torch.stack([-of_label.sum(), brier.sum()])
         confidence, predicted = p.max(1)
         number = (confidence * NUM_BINS).ceil().long().clamp(1, NUM_BINS) - 1
-        sums = torch.stack([torch.ones_like(confidence), confidence, (predicted == labels).double()])
+        sums = torch.stack(
+            [torch.ones_like(confidence), confidence, (predicted == labels).double()]
+        )
         self._bins.index_add_(1, number, sums)
 
     def result(self, processes: Processes) -> dict[str, float]:

@@ -10,9 +10,7 @@ from typing import Any
 Floats = tuple[float, ...]
 
 
-def flag(
-    default: Any, help: str, *short: str, choices: tuple[Any, ...] = (), size: int = 0
-) -> Any:
+def flag(default: Any, help: str, *short: str, choices: tuple[Any, ...] = (), size: int = 0) -> Any:
     """A field that is a flag: its help, short names, allowed values, number of values."""
     metadata = {"help": help, "short": short, "choices": choices, "size": size}
     return field(default=default, metadata=metadata)
@@ -37,7 +35,9 @@ class Config:
     val_split: str = flag("validation", "name of the validation split")
     batch_size: int = flag(256, "batch size of a process", "-b")
     validation_batch_size_multiplier: int = flag(1, "validation batch in training batches", "-vb")
-    workers: int = flag(14, "loader processes, at most the cores at hand; 0 reads in the loop", "-j")
+    workers: int = flag(
+        14, "loader processes, at most the cores at hand; 0 reads in the loop", "-j"
+    )
     pin_mem: bool = flag(True, "kept: memory is pinned wherever a GPU is used")
     no_prefetcher: bool = flag(False, "kept: there is one loader, and it changes nothing")
     use_multi_epochs_loader: bool = flag(False, "kept: workers always live across epochs")
@@ -66,7 +66,11 @@ class Config:
     bn_momentum: float | None = flag(None, "batch norm momentum")
     bn_eps: float | None = flag(None, "batch norm eps")
     sync_bn: bool = flag(False, "batch statistics over all processes (GPU)")
-    dist_bn: str = flag("", "running statistics at an epoch's end: rank 0's, the mean (reduce), or sent by rank 0 (broadcast)", choices=("", "reduce", "broadcast"))  # noqa: E501
+    dist_bn: str = flag(
+        "",
+        "running statistics at an epoch's end: rank 0's, the mean (reduce), or sent by rank 0 (broadcast)",
+        choices=("", "reduce", "broadcast"),
+    )
     split_bn: bool = flag(False, "separate batch norm per augmentation split")
     torchscript: bool = flag(False, "refused: torch.jit is deprecated; --torchcompile")
     print_model: bool = flag(False, "print the model")
@@ -85,8 +89,16 @@ class Config:
     grad_accum_steps: int = flag(1, "batches of an optimizer step")
 
     # --- schedule
-    sched: str = flag("cosine", "schedule", choices=("cosine", "tanh", "step", "multistep", "poly", "plateau", "constant"))  # noqa: E501
-    sched_order: str = flag("timm", "published: one epoch ahead, as the published loop did", choices=("timm", "published"))  # noqa: E501
+    sched: str = flag(
+        "cosine",
+        "schedule",
+        choices=("cosine", "tanh", "step", "multistep", "poly", "plateau", "constant"),
+    )
+    sched_order: str = flag(
+        "timm",
+        "published: one epoch ahead, as the published loop did",
+        choices=("timm", "published"),
+    )
     lr: float = flag(0.1, "learning rate")
     lr_noise: Floats | None = flag(None, "where noise starts and ends, as shares of the epochs")
     lr_noise_pct: float = flag(0.67, "limit of the noise")
@@ -134,7 +146,9 @@ class Config:
 
     # --- precision and device
     amp: bool = flag(False, "mixed precision: float16 on a GPU, bfloat16 on a CPU")
-    amp_dtype: str | None = flag(None, "mixed precision in this type", choices=("float16", "bfloat16"))  # noqa: E501
+    amp_dtype: str | None = flag(
+        None, "mixed precision in this type", choices=("float16", "bfloat16")
+    )
     apex_amp: bool = flag(False, "refused: apex is gone; --amp")
     native_amp: bool = flag(False, "the same as --amp")
     device: str | None = flag(None, "cuda, cpu ...; default a GPU where there is one")
@@ -149,7 +163,9 @@ class Config:
     max_steps: int | None = flag(None, "stop after this many optimizer steps")
     eval_every: int = flag(1, "evaluate every N epochs, and after the last")
     train_continuous: int = flag(1, "older name of --eval-every")
-    eval_metric: str = flag("top1", "metric of the best checkpoint", choices=("top1", "top5", "loss"))  # noqa: E501
+    eval_metric: str = flag(
+        "top1", "metric of the best checkpoint", choices=("top1", "top5", "loss")
+    )
     checkpoint_hist: int = flag(2, "best checkpoints kept")
     recovery_interval: int = flag(0, "optimizer steps between recovery checkpoints; 0 none")
     validate: bool = flag(False, "evaluate only, and write nothing", "-v")

@@ -104,7 +104,7 @@ def train_one_epoch(
     epoch: int,
     tally: Tally,
     start: int = 0,
-    wants_grad_range: Callable[[int], bool] = lambda number: False,
+    wants_grad_range: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[Outcome]:
     """Train on the batches of an epoch from number `start` on, yielding after each.
 

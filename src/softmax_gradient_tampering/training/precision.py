@@ -48,9 +48,7 @@ class Precision:
             self.scaler.unscale_(optimizer)
 
 
-def resolve_dtype(
-    amp: bool, amp_dtype: str | None, device: torch.device
-) -> torch.dtype | None:
+def resolve_dtype(amp: bool, amp_dtype: str | None, device: torch.device) -> torch.dtype | None:
     """`--amp` is float16 on a GPU and bfloat16 on a CPU; `--amp-dtype` says it outright."""
     if amp_dtype is not None:
         return {"float16": torch.float16, "bfloat16": torch.bfloat16}[amp_dtype]

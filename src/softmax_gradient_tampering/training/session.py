@@ -215,7 +215,7 @@ class Session:
         if averaged is not None:
             row |= {"eval_loss_ema": averaged.loss, "eval_top1_ema": averaged.top1}
         state.rows.append(row)
-        self.progress.epoch(state.position.epoch, evaluation.num_correct, evaluation.top1)
+        self.progress.epoch(state.position.epoch - 1, evaluation.num_correct, evaluation.top1)
         return (averaged or evaluation).metric(config.eval_metric)
 
     def _begin_tally(self) -> None:

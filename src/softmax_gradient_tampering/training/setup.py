@@ -72,6 +72,8 @@ def set_up(config: Config, processes: Processes) -> Setup:
         UserError: the data, the model, or an option is not to be had.
     """
     dataset = _open(config)
+    if dataset.name == "digits" and processes.device.type == "cpu":
+        torch.set_num_threads(1)  # nets of this size lose by threads, badly on a busy machine
     config = resolve(config, dataset)
     torch.manual_seed(counter_hash(config.seed))
     model = _create_model(config).to(processes.device)
@@ -133,7 +135,9 @@ def resolve(config: Config, dataset: Dataset) -> Config:
 
 def create_loss(config: Config) -> LossFn:
     """The training loss; --modify-softmax 0 is the ordinary cross-entropy."""
-    smoothing = 0.0 if config.is_mixing else config.smoothing  # timm's mixup smooths the targets itself
+    smoothing = (
+        0.0 if config.is_mixing else config.smoothing
+    )  # timm's mixup smooths the targets itself
     if config.jsd:
         jsd: LossFn = JsdCrossEntropy(num_splits=config.aug_splits, smoothing=smoothing)
         return jsd

@@ -98,8 +98,7 @@ def restore(checkpoint: dict[str, Any], setup: Setup) -> RunState:
     return RunState(
         position=Position(**ours["position"]),
         rows=[
-            {**row, "images_per_s": speed}
-            for row, speed in zip(ours["rows"], speeds, strict=True)
+            {**row, "images_per_s": speed} for row, speed in zip(ours["rows"], speeds, strict=True)
         ],
         best=[(epoch, metric) for epoch, metric in ours["best"]],
         tallies=ours["tallies"],
@@ -111,4 +110,3 @@ def restore(checkpoint: dict[str, Any], setup: Setup) -> RunState:
 def _ours(checkpoint: dict[str, Any]) -> dict[str, Any]:
     ours: dict[str, Any] = checkpoint.get(OUR_KEY, {})
     return ours
-

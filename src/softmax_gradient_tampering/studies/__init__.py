@@ -1,0 +1,1 @@
+"""Studies: runs over alpha and seeds, and what they show."""
