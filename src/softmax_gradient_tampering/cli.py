@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(name: str, command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     """Run a command, turning a user's mistake into one line and exit code 2."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         command(argv)
     except UserError as error:
@@ -80,6 +80,6 @@ def _print_error(line: str) -> None:
         print(line, file=sys.stderr)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show_warning(message: Warning | str, *_: object) -> None:
     """One line, without the source that nobody asked for."""
     _print_error(f"warning: {message}")

@@ -28,7 +28,9 @@ from softmax_gradient_tampering.data.samples import (
 )
 from softmax_gradient_tampering.errors import UserError
 
-# Mean and standard deviation of the pixels of the sets' own training images.
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # (mean, std) of the pixels
+
+# Of the sets' own training images.
 _DIGITS_STATISTICS = ((0.3046,), (0.3747,))
 _CIFAR_STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
@@ -107,7 +109,7 @@ class Dataset(Protocol):
     num_train: int
     num_val: int
     image_size: tuple[int, int, int] | None
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
+    statistics: Statistics | None
 
     def train_loader(self, options: DataOptions) -> Loader: ...
 
@@ -121,17 +123,17 @@ class MemoryDataset:
         self,
         name: str,
         splits: tuple[Images, Images],
-        statistics: tuple[tuple[float, ...], tuple[float, ...]],
+        statistics: Statistics,
         pad: int,
     ) -> None:
         self.name = name
         self.train, self.val = splits
-        self.statistics = statistics
+        self.statistics: Statistics | None = statistics
         self.pad = pad
         self.num_classes = len(self.train.classes)
         self.num_train, self.num_val = len(self.train.labels), len(self.val.labels)
         channels, height, width = self.train.images.shape[1:]
-        self.image_size = (channels, height, width)
+        self.image_size: tuple[int, int, int] | None = (channels, height, width)
 
     def train_loader(self, options: DataOptions) -> Loader:
         augmentation = Augmentation()
@@ -154,13 +156,12 @@ class MemoryDataset:
 class SampleDataset:
     """See `Dataset`; read by worker processes, a last batch that is not full left out."""
 
-    statistics = None
-    image_size = None
-
     def __init__(self, name: str, splits: tuple[Any, Any], mode: str) -> None:
         self.name = name
         self.train, self.val = splits
         self.mode = mode
+        self.statistics: Statistics | None = None
+        self.image_size: tuple[int, int, int] | None = None
         self.num_classes = _count_classes(self.train)
         self.num_train, self.num_val = len(self.train), len(self.val)
 

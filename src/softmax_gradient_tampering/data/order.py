@@ -30,12 +30,12 @@ def counter_hash(*counters: int) -> int:
 def counter_uniforms(seed: int, epoch: int, indices: Tensor, num: int) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1) of every sample: (len(indices), num) float64."""
     start = np.uint64(counter_hash(seed, epoch))
-    state = indices.numpy().astype(np.uint64)[:, None] * np.uint64(num)
-    state = (state + np.arange(num, dtype=np.uint64)) * np.uint64(_GOLDEN) + start
+    rows = np.asarray(indices, dtype=np.uint64)[:, None] * np.uint64(num)
+    state = (rows + np.arange(num, dtype=np.uint64)) * np.uint64(_GOLDEN) + start
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     state ^= state >> np.uint64(31)
-    return (state >> np.uint64(11)) * 2.0**-53
+    return np.asarray(state >> np.uint64(11), dtype=np.float64) * 2.0**-53
 
 
 def seed_generators(*counters: int) -> None:

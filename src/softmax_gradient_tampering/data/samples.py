@@ -110,7 +110,7 @@ class _WorkerPool:
         self._keys = _Keys()
         self._loader = DataLoader(
             samples,
-            batch_sampler=self._keys,  # type: ignore[arg-type]
+            batch_sampler=self._keys,
             num_workers=num_workers,
             collate_fn=_collate,
             pin_memory=model_input.device.type == "cuda",
@@ -189,6 +189,6 @@ def _collate(samples: list[Any]) -> Any:
     return fast_collate(samples)
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
+def _leave_signals_to_the_trainer(_worker: int) -> None:
     """Ctrl-C reaches the whole process group; the trainer alone decides what it means."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -49,7 +49,8 @@ def fold_alpha(model_or_linear: ModuleT, alpha: float) -> ModuleT:
     linear.weight.mul_(factor)
     if linear.bias is not None:
         linear.bias.mul_(factor)
-    model_or_linear.folded_alpha = linear.folded_alpha = factor
+    for module in (model_or_linear, linear):
+        module.folded_alpha = factor  # type: ignore[assignment]
     return model_or_linear
 
 

@@ -81,7 +81,7 @@ def tampered_cross_entropy(
     shape = target.shape if is_index(target) else input.shape[:1] + input.shape[2:]
     if input.dim() == 1:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
-        shape = ()
+        shape = torch.Size()
     elif input.dim() > 2:
         input = input.movedim(1, -1).flatten(0, -2)
         target = target.flatten() if is_index(target) else target.movedim(1, -1).flatten(0, -2)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 
@@ -110,17 +110,17 @@ class _Report(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         pass
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         return None, grad
 
 
 class _ForwardModeReport(_Report):
     @staticmethod
-    def jvp(ctx: FunctionCtx, value_tangent: Tensor, surrogate_tangent: Tensor) -> Tensor:
+    def jvp(ctx: Any, value_tangent: Tensor, surrogate_tangent: Tensor) -> Tensor:
         return surrogate_tangent.clone()
 
 
@@ -128,10 +128,10 @@ class _AtZero(torch.autograd.Function):
     """0 for every logit, passing the gradient on as it is: l(alpha z) / alpha at alpha = 0."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
         return torch.where(logits == -torch.inf, logits, 0)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad

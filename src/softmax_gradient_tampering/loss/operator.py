@@ -6,9 +6,11 @@ by hand, because `torch.library.custom_op` costs several times as much a call an
 not pass under torch.func.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels import cpu, reference
@@ -44,7 +46,7 @@ def tampered_cross_entropy_rows(
 class _Operator(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         logits: Tensor,
         target: Tensor,
         weight: Tensor | None,
@@ -60,7 +62,7 @@ class _Operator(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_loss: Tensor):
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, target, weight, stats = ctx.saved_tensors
         options = ctx.options._replace(weight=weight)
         if torch.is_grad_enabled():  # the graph of the gradient is wanted
@@ -85,7 +87,7 @@ class _Transformable(torch.autograd.Function):
         return reference.forward(logits, target, alpha, options)[0]
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         logits, target, weight, alpha, ctx.options = inputs
         ctx.number = None if isinstance(alpha, Tensor) else alpha
         saved = (logits, target, weight, alpha if ctx.number is None else None)
@@ -93,11 +95,11 @@ class _Transformable(torch.autograd.Function):
         ctx.save_for_forward(*saved)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_loss: Tensor):
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
         return _Transformable._gradient(ctx, grad_loss), None, None, None, None
 
     @staticmethod
-    def _gradient(ctx: FunctionCtx, grad_loss: Tensor) -> Tensor:
+    def _gradient(ctx: Any, grad_loss: Tensor) -> Tensor:
         logits, target, weight, alpha = ctx.saved_tensors
         options = ctx.options._replace(weight=weight)
         alpha = alpha if ctx.number is None else ctx.number
@@ -107,12 +109,12 @@ class _Transformable(torch.autograd.Function):
 
 class _ForwardMode(_Transformable):
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _Transformable.setup_context(ctx, inputs, output)
         ctx.set_materialize_grads(False)  # so that a missing tangent is None
 
     @staticmethod
-    def jvp(ctx: FunctionCtx, logits_tangent: Tensor | None, *others: Tensor | None) -> Tensor:
+    def jvp(ctx: Any, logits_tangent: Tensor | None, *others: Tensor | None) -> Tensor:
         if logits_tangent is None or any(tangent is not None for tangent in others):
             raise NotImplementedError("forward-mode AD is in the logits alone")
         rows = ctx.options.reduction == "none"
@@ -126,35 +128,48 @@ def _pack(alpha: Alpha) -> tuple[float, Tensor | None]:
     return (1.0, alpha) if isinstance(alpha, Tensor) else (alpha, None)
 
 
-def _forward_of(kernel):
-    def forward(logits, target, alpha, alpha_tensor, *options):
-        alpha = alpha if alpha_tensor is None else alpha_tensor
-        return kernel.forward(logits, target, alpha, Options(*options))
-
-    return forward
+_Forward = Callable[[Tensor, Tensor, Alpha, Options], tuple[Tensor, Tensor]]
+_Backward = Callable[[Tensor, Tensor, Tensor, Alpha, Tensor, Options], Tensor]
 
 
-def _backward_of(kernel):
-    def backward(grad_loss, logits, stats, target, alpha, alpha_tensor, *options):
-        alpha = alpha if alpha_tensor is None else alpha_tensor
-        return kernel.backward(grad_loss, logits, target, alpha, stats, Options(*options))
+def _register(dispatch_key: str, kernel_forward: _Forward, kernel_backward: _Backward) -> None:
+    """Make a kernel the implementation of both operators for a dispatch key."""
 
-    return backward
+    def forward(
+        logits: Tensor, target: Tensor, alpha: float, alpha_tensor: Tensor | None, *options: Any
+    ) -> tuple[Tensor, Tensor]:
+        exponent = alpha if alpha_tensor is None else alpha_tensor
+        return kernel_forward(logits, target, exponent, Options(*options))
+
+    def backward(
+        grad_loss: Tensor,
+        logits: Tensor,
+        stats: Tensor,
+        target: Tensor,
+        alpha: float,
+        alpha_tensor: Tensor | None,
+        *options: Any,
+    ) -> Tensor:
+        exponent = alpha if alpha_tensor is None else alpha_tensor
+        return kernel_backward(grad_loss, logits, target, exponent, stats, Options(*options))
+
+    _library.impl("cross_entropy", forward, dispatch_key)
+    _library.impl("cross_entropy_backward", backward, dispatch_key)
 
 
-def _fake_forward(logits, target, alpha, alpha_tensor, *options):
-    options = Options(*options)
-    shape = logits.shape[:1] if options.reduction == "none" else ()
-    stats = logits.new_empty((), dtype=compute_dtype(logits.dtype))
-    return logits.new_empty(shape, dtype=options.loss_dtype), stats
+@torch.library.register_fake("softmax_gradient_tampering::cross_entropy")
+def _fake_forward(
+    logits: Tensor, target: Tensor, alpha: float, alpha_tensor: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor]:
+    shape = logits.shape[:1] if Options(*options).reduction == "none" else ()
+    loss = logits.new_empty(shape, dtype=Options(*options).loss_dtype)
+    return loss, logits.new_empty((), dtype=compute_dtype(logits.dtype))
 
 
-def _fake_backward(grad_loss, logits, *_):
+@torch.library.register_fake("softmax_gradient_tampering::cross_entropy_backward")
+def _fake_backward(grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-for _key, _kernel in (("CPU", cpu), ("CompositeExplicitAutograd", reference)):
-    _library.impl("cross_entropy", _forward_of(_kernel), _key)
-    _library.impl("cross_entropy_backward", _backward_of(_kernel), _key)
-torch.library.register_fake("softmax_gradient_tampering::cross_entropy", _fake_forward)
-torch.library.register_fake("softmax_gradient_tampering::cross_entropy_backward", _fake_backward)
+_register("CompositeExplicitAutograd", reference.forward, reference.backward)
+_register("CPU", cpu.forward, cpu.backward)

@@ -1,4 +1,4 @@
-"""Nets for the 8x8 handwritten digits, with and without normalisation, a bias-free one among them."""
+"""Nets for the 8x8 handwritten digits: with and without normalisation, one without biases."""
 
 from typing import Any
 

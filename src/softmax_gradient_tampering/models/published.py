@@ -49,8 +49,8 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def resnet18_wobn(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ResNet-18 without batch normalisation, as published."""
-    settings = dict(block=BasicBlock, layers=(2, 2, 2, 2), norm_layer=nn.Identity)
-    model: ResNet = build_model_with_cfg(ResNet, "resnet18_wobn", pretrained, **settings, **kwargs)
+    kwargs |= {"block": BasicBlock, "layers": (2, 2, 2, 2), "norm_layer": nn.Identity}
+    model: ResNet = build_model_with_cfg(ResNet, "resnet18_wobn", pretrained, **kwargs)
     return model
 
 

@@ -68,7 +68,7 @@ class Config:
     sync_bn: bool = flag(False, "batch statistics over all processes (GPU)")
     dist_bn: str = flag(
         "",
-        "running statistics at an epoch's end: rank 0's, the mean (reduce), or sent by rank 0 (broadcast)",
+        "running statistics after an epoch: reduce is the mean, else rank 0's",
         choices=("", "reduce", "broadcast"),
     )
     split_bn: bool = flag(False, "separate batch norm per augmentation split")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from softmax_gradient_tampering.loss import logit_statistics
 from softmax_gradient_tampering.training.evaluation import Evaluation
 from softmax_gradient_tampering.training.loop import Outcome
@@ -20,10 +22,12 @@ def batch_fields(
         f"Acc: {accuracy:5.2f}",
     ]
     if setup.config.logit_stats:
-        norm, mean, peak, var = (s.item() for s in logit_statistics(outcome.logits))
+        statistics = setup.processes.sum(torch.stack(logit_statistics(outcome.logits)))
+        norm, mean, peak, var = (statistics / setup.processes.number).tolist()
         fields.append(f"LStat: {norm:5.2f},{mean:4.2f},{peak:5.2f},{var:5.2f}")
     if outcome.grad_range is not None:
-        low, high = (bound.item() for bound in outcome.grad_range)
+        bounds = setup.processes.gather(torch.stack(outcome.grad_range).tolist())
+        low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
         fields.append(f"GStat: {low:.2e},{high:.2e}")
     return fields
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from softmax_gradient_tampering.data import Loader
-from softmax_gradient_tampering.loss import LogitStatistics, logit_statistics
+from softmax_gradient_tampering.loss import logit_statistics
 from softmax_gradient_tampering.training.calibration import Calibration
 from softmax_gradient_tampering.training.distributed import Processes
 from softmax_gradient_tampering.training.precision import Precision
@@ -88,6 +88,6 @@ def evaluate(
         loss=loss_mean,
         top1=100 * num_correct / num_samples,
         top5=100 * num_top5 / num_samples,
-        logits=tuple(LogitStatistics(*logit_means)),
+        logits=(logit_means[0], logit_means[1], logit_means[2], logit_means[3]),
         measurements={name: c.result(processes) for name, c in calibrations.items()},
     )

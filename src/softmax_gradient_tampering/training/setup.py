@@ -85,7 +85,7 @@ def set_up(config: Config, processes: Processes) -> Setup:
             f"{processes.number} processes; use fewer, or turn mixing off"
         )
     if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     ema = None
     if config.model_ema:
         device = torch.device("cpu") if config.model_ema_force_cpu else None

@@ -58,9 +58,9 @@ def backward(
     rowwise, one = options._replace(reduction="none"), torch.ones_like(stats)
     block_backward = _nll_backward if _is_native(target, options) else reference.backward
     grad = torch.empty_like(z, memory_format=torch.contiguous_format)
-    blocks = (_split(tensor, z) for tensor in (grad, scale, z, target))
-    for grad_block, *block in zip(*blocks, strict=True):
-        grad_block.copy_(block_backward(*block, alpha, one, rowwise))
+    blocks = zip(*(_split(tensor, z) for tensor in (grad, scale, z, target)), strict=True)
+    for grad_rows, scale_rows, z_rows, target_rows in blocks:
+        grad_rows.copy_(block_backward(scale_rows, z_rows, target_rows, alpha, one, rowwise))
     return grad
 
 
