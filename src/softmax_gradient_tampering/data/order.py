@@ -6,6 +6,7 @@ resumes at any batch without replaying data, and two runs of one seed are pairs.
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ def counter_uniforms(seed: int, epoch: int, indices: Tensor, num: int) -> NDArra
     """Uniform numbers in [0, 1) of every sample: (len(indices), num) float64."""
     start = np.uint64(counter_hash(seed, epoch))
     rows = np.asarray(indices, dtype=np.uint64)[:, None] * np.uint64(num)
-    state = (rows + np.arange(num, dtype=np.uint64)) * np.uint64(_GOLDEN) + start
+    state: NDArray[Any] = (rows + np.arange(num, dtype=np.uint64)) * np.uint64(_GOLDEN) + start
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     state ^= state >> np.uint64(31)

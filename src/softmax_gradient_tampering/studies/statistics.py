@@ -28,8 +28,9 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     Raises:
         ValueError: no numbers.
 
-    >>> mean_interval([1.0, 2.0, 3.0])
-    Interval(mean=2.0, half_width=2.484137711774616)
+    >>> mean, half_width = mean_interval([1.0, 2.0, 3.0])
+    >>> print(f"{mean:.4f} ± {half_width:.4f}")
+    2.0000 ± 2.4841
     """
     if not values:
         raise ValueError("no values: an interval needs at least one")
