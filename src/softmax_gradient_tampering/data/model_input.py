@@ -64,5 +64,6 @@ class ModelInput:
         if self.erasing.num_splits > 1:  # the first split of the batch stays clean
             num_clean = len(images) // self.erasing.num_splits
         for number in range(num_clean, len(images)):
-            seed_generators(self.seed, epoch, int(indices[number % len(indices)]), 1, number)
+            split, sample = divmod(number, len(indices))
+            seed_generators(self.seed, epoch, int(indices[sample]), 1, split)
             self.erasing(images[number])

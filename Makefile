@@ -1,0 +1,44 @@
+# make demo   train on handwritten digits with and without tampering, and compare
+# make test   lint, types, doctests, README blocks, tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types pytest test-slow bench clean
+
+demo: $(STAMP)-demo
+	$(BIN)/sgt demo
+
+test: lint types pytest
+
+lint: $(STAMP)-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP)-dev
+	$(BIN)/mypy
+
+# One thread a process: two workers on two cores, and small nets, are faster without more.
+pytest: $(STAMP)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(STAMP)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)-dev
+	$(BIN)/python benchmarks/bench_step.py
+	$(BIN)/python benchmarks/bench_import.py
+
+$(STAMP)-demo: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[train,study]"
+	touch $@
+
+$(STAMP)-dev: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)

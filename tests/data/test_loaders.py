@@ -1,0 +1,133 @@
+"""Loaders: any number of workers, any start, any number of processes, one run."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from timm.data import Mixup
+
+from softmax_gradient_tampering.data import DataOptions, Dataset, open_dataset
+from softmax_gradient_tampering.data.loader import Batch
+from softmax_gradient_tampering.errors import UserError
+
+OPTIONS = DataOptions(
+    device=torch.device("cpu"),
+    seed=7,
+    batch_size=4,
+    eval_batch_size=5,
+    num_workers=0,
+    input_size=(3, 32, 32),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    interpolation="bilinear",
+    crop_pct=0.875,
+)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, make_images: Callable[..., Path]) -> Dataset:
+    return open_dataset(str(make_images(tmp_path / "photos", {"ant": 6, "bee": 5, "cat": 3})))
+
+
+def batches(dataset: Dataset, options: DataOptions, epoch: int = 0, start: int = 0) -> list[Batch]:
+    return list(dataset.train_loader(options).epoch(epoch, start))
+
+
+def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs) > 0
+    for one, other in zip(ours, theirs, strict=True):
+        for tensor, expected in zip(one, other, strict=True):
+            assert torch.equal(tensor, expected)
+
+
+AUGMENTED = replace(
+    OPTIONS, auto_augment="rand-m9-mstd0.5", erasing={"probability": 0.6, "mode": "pixel"}
+)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_do_not_change_the_batches(photos: Dataset, num_workers: int) -> None:
+    expected = batches(photos, AUGMENTED)
+    assert_equal(batches(photos, replace(AUGMENTED, num_workers=num_workers)), expected)
+
+
+def test_an_epoch_begun_in_the_middle_goes_on_as_it_would_have(photos: Dataset) -> None:
+    options = replace(AUGMENTED, mixup=Mixup(mixup_alpha=0.4, num_classes=3))
+    assert_equal(batches(photos, options, start=1), batches(photos, options)[1:])
+
+
+def test_epochs_differ_in_order_and_augmentation(photos: Dataset) -> None:
+    first, second = batches(photos, OPTIONS, 0), batches(photos, OPTIONS, 1)
+    assert not torch.equal(first[0].images, second[0].images)
+
+
+def test_two_processes_see_the_samples_of_one(photos: Dataset) -> None:
+    one = batches(photos, AUGMENTED)
+    halves = [
+        batches(photos, replace(AUGMENTED, batch_size=2, num_processes=2, process=process))
+        for process in range(2)
+    ]
+    for whole, left, right in zip(one, *halves, strict=True):
+        assert torch.equal(whole.images, torch.cat([left.images, right.images]))
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_evaluation_sees_every_sample_once(photos: Dataset, num_processes: int) -> None:
+    labels: list[int] = []
+    for process in range(num_processes):
+        options = replace(OPTIONS, num_processes=num_processes, process=process)
+        for batch in photos.evaluation_loader(options).epoch(0):
+            labels += batch.labels.tolist()
+    assert sorted(labels) == [0] * 6 + [1] * 5 + [2] * 3
+
+
+def test_augmentation_splits_hold_the_clean_image_first(photos: Dataset) -> None:
+    options = replace(OPTIONS, aug_splits=3, auto_augment="rand-m9-mstd0.5", num_workers=1)
+    (batch, *_) = batches(photos, options)
+    assert len(batch.images) == 12
+    assert len(batch.labels) == 12
+    clean, augmented, _ = batch.images.split(4)
+    assert not torch.equal(clean, augmented)
+
+
+def test_an_unreadable_image_is_named(photos: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "photos/train/bee/001.jpg").write_bytes(b"\xff\xd8 not an image")
+    with pytest.raises(UserError, match=r"bee/001\.jpg: cannot be read as an image"):
+        batches(photos, replace(OPTIONS, num_workers=1))
+
+
+DIGITS = replace(OPTIONS, input_size=(1, 8, 8), mean=(0.5,), std=(0.5,), batch_size=500)
+
+
+def test_the_digits_keep_their_last_small_batch() -> None:
+    digits = open_dataset(None)
+    sizes = [len(batch.labels) for batch in batches(digits, DIGITS)]
+    assert sizes == [500, 500, 347]
+    assert sum(sizes) + digits.num_val == 1797
+
+
+def test_translation_and_flips_are_of_the_sample() -> None:
+    digits = open_dataset(None)
+    digits.pad = 2  # type: ignore[attr-defined]
+    together = batches(digits, DIGITS)
+    in_small = batches(digits, replace(DIGITS, batch_size=100))
+    assert torch.equal(
+        torch.cat([batch.images for batch in together]),
+        torch.cat([batch.images for batch in in_small]),
+    )
+    plain = batches(digits, replace(DIGITS, no_aug=True))
+    assert not torch.equal(plain[0].images, together[0].images)
+
+
+def test_mixing_gives_distributions_and_keeps_the_labels() -> None:
+    options = replace(DIGITS, mixup=Mixup(mixup_alpha=1.0, num_classes=10, label_smoothing=0.0))
+    (batch, *_) = batches(open_dataset(None), options)
+    assert batch.targets.shape == (500, 10)
+    assert torch.allclose(batch.targets.sum(1), torch.ones(500))
+    assert batch.labels.shape == (500,)
+    off = replace(options, mixup_off_epoch=1)
+    (unmixed, *_) = batches(open_dataset(None), off, epoch=1)
+    assert torch.equal(unmixed.targets.argmax(1), unmixed.labels)
+    assert (unmixed.targets.max(1).values == 1).all()
