@@ -1,5 +1,6 @@
 """The learning rate as a function of the epoch, so that a resumed run needs no state of it."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ class Schedule:
     def __init__(self, config: Config, optimizer: torch.optim.Optimizer) -> None:
         self._is_published_order = config.sched_order == "published"
         self._optimizer = optimizer
+        # timm warns that plateau forgets its state on resumption; here state() keeps it.
+        warnings.filterwarnings("ignore", "PlateauLRScheduler is deprecated", FutureWarning)
         self._timm, self.num_epochs = create_scheduler_v2(
             optimizer,
             sched=config.sched,

@@ -1,0 +1,79 @@
+"""Running the program in a test, and comparing what two runs left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softmax_gradient_tampering.training import Result, run
+from softmax_gradient_tampering.training.arguments import parse_arguments
+from softmax_gradient_tampering.training.checkpoint import OUR_KEY, load_checkpoint
+from softmax_gradient_tampering.training.records import read_summary
+
+TRAIN_PY = Path(__file__).parents[2] / "train.py"
+
+
+def train(*words: str | int | float | Path) -> Result:
+    """Run in this process, silently."""
+    return run(parse_arguments([str(word) for word in words]), is_silent=True)
+
+
+def program(
+    *words: str | int | float | Path, processes: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run train.py as a user would; under torchrun for a number of processes."""
+    command = [sys.executable]
+    if processes:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command += [str(TRAIN_PY), *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Assert that two run folders are equal in all that an equal run may not differ in."""
+    rows, expected = read_summary(one / "summary.csv"), read_summary(other / "summary.csv")
+    drop = {"images_per_s": None}
+    assert [row | drop for row in rows] == [row | drop for row in expected]
+    names = {path.name for path in one.iterdir()}
+    assert names == {path.name for path in other.iterdir()}
+    for name in sorted(names):
+        if name.endswith(".pth.tar"):
+            assert_same(_comparable(one / name), _comparable(other / name), name)
+    assert _result(one) == _result(other)
+    assert (one / "args.yaml").read_text() == (other / "args.yaml").read_text()
+
+
+def assert_same(value: Any, expected: Any, where: str) -> None:
+    assert type(value) is type(expected), where
+    if isinstance(value, torch.Tensor):
+        assert torch.equal(value, expected), where
+    elif isinstance(value, dict):
+        assert list(value) == list(expected), where
+        for key in value:
+            assert_same(value[key], expected[key], f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        assert len(value) == len(expected), where
+        for index, (item, other) in enumerate(zip(value, expected, strict=True)):
+            assert_same(item, other, f"{where}[{index}]")
+    else:
+        assert value == expected, where
+
+
+def _comparable(path: Path) -> dict[str, Any]:
+    checkpoint = load_checkpoint(path)
+    checkpoint["args"].pop("resume")
+    checkpoint[OUR_KEY].pop("times")
+    return checkpoint
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    for name in ("seconds", "resumes"):
+        result.pop(name)
+    result["final"].pop("images_per_s")
+    return result

@@ -1,0 +1,135 @@
+"""A run that was stopped and resumed equals the unbroken one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.records import read_summary
+from tests.training.runs import assert_same_run, program, train
+
+# 1,347 images: 6 batches an epoch, the last of 67.
+DIGITS = ("--epochs", 3, "--modify-softmax", 0.25, "--logit-stats", "--output", "out")
+
+VARIANTS = {
+    "plain": (),
+    "bare": ("--modify-softmax", 0, "--opt", "adamw", "--lr", "1e-3"),
+    "accumulated": ("--grad-accum-steps", 4),
+    "averaged": ("--model-ema", "--model-ema-decay", 0.9, "--eval-metric", "loss"),
+    "mixed": ("--mixup", 0.3, "--cutmix", 0.5, "--smoothing", 0.1, "--drop", 0.2),
+    "erased": ("--reprob", 0.5, "--remode", "pixel", "--model", "digits_cnn"),
+    "float16": ("--amp-dtype", "float16", "--clip-grad", 1),
+    "plateau": ("--sched", "plateau", "--patience-epochs", 0, "--lr", 2),
+    "published": ("--sched-order", "published", "--sched", "step", "--decay-epochs", 1),
+    "sparse": ("--eval-every", 2, "--checkpoint-hist", 1),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("stop", [8, 12], ids=["in the middle", "at an epoch's end"])
+def test_a_resumed_run_equals_the_unbroken_one(variant: str, stop: int) -> None:
+    words = (*DIGITS, *VARIANTS[variant])
+    if "--grad-accum-steps" in words:
+        stop = {8: 3, 12: 4}[stop]  # two optimizer steps an epoch
+    whole = train(*words, "--experiment", "whole")
+    stopped = train(*words, "--experiment", "broken", "--max-steps", stop)
+    assert (whole.status, stopped.status) == ("finished", "stopped")
+    resumed = train(*words, "--experiment", "broken", "--resume", "auto")
+    assert resumed.status == "finished"
+    assert_same_run(Path("out/broken"), Path("out/whole"))
+
+
+def test_a_folder_run_resumes_from_a_recovery_checkpoint_with_any_number_of_workers(
+    tmp_path: Path, make_images: Callable[..., Path]
+) -> None:
+    data = make_images(tmp_path / "photos", {"ant": 9, "bee": 8})
+    words = ("--data_dir", data, "--model", "resnet20", "--img-size", 32, "-b", 4, "--epochs", 2)
+    words += ("--reprob", 0.5, "--aa", "rand-m9-mstd0.5", "--output", "out")
+    train(*words, "-j", 0, "--experiment", "whole", "--recovery-interval", 2)
+    train(*words, "-j", 2, "--experiment", "broken", "--recovery-interval", 2, "--max-steps", 7)
+    assert Path("out/broken/recovery-1-7.pth.tar").exists()
+    Path("out/broken/recovery-1-7.pth.tar").unlink()
+    train(*words, "-j", 1, "--experiment", "broken", "--recovery-interval", 2, "--resume", "auto")
+    for name in ("whole", "broken"):  # the one setting in which they differ, on purpose
+        path = Path("out", name, "args.yaml")
+        path.write_text(path.read_text().replace("workers: 1", "workers: 0"))
+    rows, expected = (read_summary(Path("out", n, "summary.csv")) for n in ("broken", "whole"))
+    drop = {"images_per_s": None}
+    assert [row | drop for row in rows] == [row | drop for row in expected]
+
+
+def test_the_newest_two_recovery_checkpoints_are_kept() -> None:
+    train(*DIGITS, "--experiment", "a", "--recovery-interval", 1, "--max-steps", 11)
+    names = sorted(path.name for path in Path("out/a").glob("recovery-*"))
+    assert names == ["recovery-1-10.pth.tar", "recovery-1-11.pth.tar"]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train(*DIGITS, "--experiment", "whole")
+    train(*DIGITS, "--experiment", "a", "--recovery-interval", 1, "--max-steps", 11)
+    newest = Path("out/a/recovery-1-11.pth.tar")
+    newest.write_bytes(newest.read_bytes()[:5000])
+    train(*DIGITS, "--experiment", "a", "--resume", "auto")
+    assert "passed over: out/a/recovery-1-11.pth.tar" in capsys.readouterr().out
+    rows, expected = (read_summary(Path("out", n, "summary.csv")) for n in ("a", "whole"))
+    drop = {"images_per_s": None}
+    assert [row | drop for row in rows] == [row | drop for row in expected]
+
+
+def test_resume_auto_starts_afresh_and_leaves_a_finished_run_alone() -> None:
+    words = (*DIGITS, "--experiment", "a", "--resume", "auto")
+    assert train(*words).status == "finished"
+    before = {path: path.stat().st_mtime_ns for path in Path("out/a").iterdir()}
+    assert train(*words).status == "already finished"
+    assert {path: path.stat().st_mtime_ns for path in Path("out/a").iterdir()} == before
+
+
+def test_a_run_without_its_result_is_finished_by_resumption() -> None:
+    train(*DIGITS, "--experiment", "a")
+    result = json.loads(Path("out/a/result.json").read_text())
+    Path("out/a/result.json").unlink()
+    train(*DIGITS, "--experiment", "a", "--resume", "auto")
+    again = json.loads(Path("out/a/result.json").read_text())
+    assert again["measurements"] == result["measurements"]
+    assert again["resumes"] == result["resumes"] + 1
+
+
+def test_resuming_from_a_path_carries_the_history_into_a_new_folder() -> None:
+    train(*DIGITS, "--experiment", "whole")
+    train(*DIGITS, "--experiment", "first", "--max-steps", 12)
+    last = Path("out/first").glob("recovery-*")
+    train(*DIGITS, "--experiment", "second", "--resume", next(last))
+    rows = read_summary(Path("out/second/summary.csv"))
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_the_best_checkpoint_stays_the_best_across_a_resumption() -> None:
+    words = (*DIGITS, "--experiment", "a", "--checkpoint-hist", 1, "--lr", 0.5)
+    whole = train(*words[:-4], "--lr", 0.5, "--experiment", "b", "--checkpoint-hist", 1)
+    train(*words, "--max-steps", 13)
+    train(*words, "--resume", "auto")
+    tops = [row["eval_top1"] for row in whole.rows]
+    best = 1 + tops.index(max(tops))
+    assert [path.name for path in Path("out/a").glob("checkpoint-*")] == [
+        f"checkpoint-{best}.pth.tar"
+    ]
+
+
+def test_a_folder_that_holds_a_run_is_not_written_to() -> None:
+    train(*DIGITS, "--experiment", "a", "--max-steps", 7)
+    before = {path: path.read_bytes() for path in Path("out/a").iterdir()}
+    with pytest.raises(UserError, match="already holds a run; go on with it by --resume auto"):
+        train(*DIGITS, "--experiment", "a")
+    assert {path: path.read_bytes() for path in Path("out/a").iterdir()} == before
+
+
+def test_two_processes_resume_as_one_run() -> None:
+    words = (*DIGITS, "-b", 128, "--amp", "--per-line")
+    for extra in (("whole",), ("broken", "--max-steps", 8), ("broken", "--resume", "auto")):
+        done = program(*words, "--experiment", *extra, processes=2)
+        assert done.returncode == 0, done.stderr
+    assert_same_run(Path("out/broken"), Path("out/whole"))
