@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """images (n, C, H, W) ready for the model; targets (n,) indices or (n, classes)."""
+    """images (n, C, H, W) ready for the model; targets (n,) indices or (n, classes).
+
+    With augmentation splits, n is the batch size times the splits, the clean images first.
+    """
 
     images: Tensor
     targets: Tensor

@@ -40,7 +40,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: not loaded, damaged or unsafe ({reason})") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:
+        # Damaged bytes make the unpickler raise anything, IndexError to UnicodeDecodeError.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: not a whole checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict):

@@ -9,6 +9,8 @@ from typing import Any
 
 Floats = tuple[float, ...]
 
+RESAMPLING = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
 
 def flag(default: Any, help: str, *short: str, choices: tuple[Any, ...] = (), size: int = 0) -> Any:
     """A field that is a flag: its help, short names, allowed values, number of values."""
@@ -57,7 +59,7 @@ class Config:
     crop_pct: float | None = flag(None, "share of the image that the validation crop takes")
     mean: Floats | None = flag(None, "mean of the pixels, in [0, 1]")
     std: Floats | None = flag(None, "standard deviation of the pixels")
-    interpolation: str = flag("", "validation resizing: bilinear, bicubic ...")
+    interpolation: str = flag("", "validation resizing", choices=("", *RESAMPLING))
     drop: float = flag(0.0, "dropout rate")
     drop_connect: float | None = flag(None, "older name of --drop-path")
     drop_path: float | None = flag(None, "stochastic depth rate")
@@ -136,7 +138,7 @@ class Config:
     mixup_switch_prob: float = flag(0.5, "probability of cutmix where both are on")
     mixup_mode: str = flag("batch", "mix by batch, pair or elem", choices=("batch", "pair", "elem"))
     mixup_off_epoch: int = flag(0, "first epoch without mixing; 0 never")
-    train_interpolation: str = flag("random", "training resizing: random, bilinear, bicubic")
+    train_interpolation: str = flag("random", "training resizing", choices=("random", *RESAMPLING))
     tta: int = flag(0, "refused unless 0: the published loaders made no augmented copies")
 
     # --- averaged model

@@ -150,9 +150,7 @@ def create_loss(config: Config) -> LossFn:
     loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=smoothing)
     if config.modify_softmax:
         loss = TamperedCrossEntropyLoss(config.modify_softmax, label_smoothing=smoothing)
-    if not config.aug_splits:
-        return loss
-    return lambda logits, targets: loss(logits, targets.repeat(config.aug_splits))
+    return loss
 
 
 def _open(config: Config) -> Dataset:

@@ -1,0 +1,124 @@
+"""Checkpoints: the published ones, ours under timm's loaders, and hostile ones."""
+
+import gzip
+import pickle
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.models import load_checkpoint as timm_load
+from timm.models import resume_checkpoint
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.checkpoint import (
+    CheckpointFolder,
+    completed_epochs,
+    load_checkpoint,
+)
+from tests.training.runs import train
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A checkpoint that the published program wrote: resnet18, 10 classes, 37 epochs done."""
+    path = tmp_path / "published.pth.tar"
+    packed = GOLDEN / "published-format-resnet18-c10.pth.tar.gz"
+    path.write_bytes(gzip.decompress(packed.read_bytes()))
+    return path
+
+
+def test_a_published_checkpoint_loads_and_means_its_completed_epochs(published: Path) -> None:
+    checkpoint = load_checkpoint(published)
+    assert isinstance(checkpoint["args"], Namespace)
+    assert (checkpoint["version"], completed_epochs(checkpoint)) == (2, 37)
+
+
+def test_a_published_checkpoint_is_gone_on_with(
+    published: Path, tmp_path: Path, make_images: Callable[..., Path]
+) -> None:
+    data = make_images(tmp_path / "photos", {f"c{n}": 2 for n in range(10)})
+    words = ("--data_dir", data, "--model", "resnet18", "--img-size", 32, "-b", 10, "-j", 0)
+    result = train(*words, "--epochs", 38, "--resume", published, "--lr", 0.1)
+    assert [row["epoch"] for row in result.rows] == [38]
+    validated = train(*words, "--validate", "--resume", published)
+    assert validated.status == "validated"
+
+
+def test_epochs_of_the_three_kinds() -> None:
+    assert completed_epochs({"epoch": 5, "version": 2, "args": Namespace()}) == 6  # timm's
+    assert completed_epochs({"epoch": 5, "version": 2, "args": Namespace(modify_softmax=0)}) == 5
+    assert completed_epochs({"epoch": 5, "version": 1, "softmax_gradient_tampering": {}}) == 5
+
+
+def test_timm_reads_ours_and_resumes_at_the_right_epoch() -> None:
+    train("--epochs", 2, "--output", "out", "--experiment", "a", "--model-ema")
+    path = "out/a/last.pth.tar"
+    ours = load_checkpoint(Path(path))
+    assert {"epoch", "arch", "state_dict", "optimizer", "args", "metric", "version"} <= set(ours)
+    model = timm.create_model("digits_mlp")
+    optimizer = timm.optim.create_optimizer_v2(model, "sgd", lr=0.1, weight_decay=1e-4)
+    assert resume_checkpoint(model, path, optimizer) == 2
+    assert torch.equal(model.fc.weight, ours["state_dict"]["fc.weight"])
+    timm_load(model, path, use_ema=True)
+    assert torch.equal(model.fc.weight, ours["state_dict_ema"]["fc.weight"])
+    first = ours["optimizer"]["state"][0]["momentum_buffer"]
+    assert torch.equal(optimizer.state_dict()["state"][0]["momentum_buffer"], first)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+            import os
+
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    path = tmp_path / "evil.pth.tar"
+    torch.save({"state_dict": {}, "args": Evil()}, path)
+    with pytest.raises(UserError, match="not loaded, damaged or unsafe"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match=r"evil\.pth\.tar: not"):
+        load_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04" + bytes(100)])
+def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.pth.tar"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.pth\.tar: not") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_model_is_one_line() -> None:
+    train("--epochs", 1, "--output", "out", "--experiment", "a")
+    words = ("--validate", "--resume", "out/a/last.pth.tar")
+    with pytest.raises(UserError, match=r"does not fit digits_cnn with 10 classes: it lacks") as e:
+        train(*words, "--model", "digits_cnn")
+    assert "\n" not in str(e.value)
+    with pytest.raises(UserError, match=r"fc\.weight is \(10, 64\), not \(12, 64\) and 1 more"):
+        train(*words, "--num-classes", 12)
+
+
+@pytest.mark.parametrize(
+    ("lower_is_better", "expected"), [(False, [(3, 9.0), (2, 7.0)]), (True, [(1, 5.0), (4, 5.0)])]
+)
+def test_the_best_are_kept_in_order(
+    tmp_path: Path, lower_is_better: bool, expected: list[tuple[int, float]]
+) -> None:
+    folder = CheckpointFolder(tmp_path, 2, lower_is_better)
+    for epoch, metric in enumerate((5.0, 7.0, 9.0, 5.0, float("nan")), start=1):
+        folder.rank(epoch, metric)
+        folder.save_epoch({"epoch": epoch}, epoch)
+    assert folder.best == expected
+    kept = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert kept == sorted(f"checkpoint-{epoch}.pth.tar" for epoch, _ in expected)
+    best = torch.load(tmp_path / "model_best.pth.tar", weights_only=True)
+    assert best == {"epoch": expected[0][0]}
+    assert torch.load(tmp_path / "last.pth.tar", weights_only=True) == {"epoch": 5}
