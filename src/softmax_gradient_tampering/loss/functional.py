@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
-from softmax_gradient_tampering.loss.generic import tamper
+from softmax_gradient_tampering.loss.generic import is_compiled_transform, tamper
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, is_index
 from softmax_gradient_tampering.loss.operator import tampered_cross_entropy_rows
 
@@ -74,10 +74,13 @@ def tampered_cross_entropy(
         "reduction": reduction,
         "label_smoothing": label_smoothing,
     }
-    if target.requires_grad or not _is_regular(input, target, weight, reduction, label_smoothing):
-        # Rare: torch's own function, composed. If an argument is wrong, it says what.
+    if not _is_regular(input, target, weight, reduction, label_smoothing):
+        # If an argument is wrong, torch's own function says what.
         return tamper(F.cross_entropy, alpha)(input, target, **kwargs)
-    options = Options(**kwargs, loss_dtype=_loss_dtype(input, target, weight))
+    loss_dtype = _loss_dtype(input, target, weight)
+    if target.requires_grad or is_compiled_transform():
+        return _composite(input, target, alpha, kwargs).to(loss_dtype)
+    options = Options(**kwargs, loss_dtype=loss_dtype)
     shape = target.shape if is_index(target) else input.shape[:1] + input.shape[2:]
     if input.dim() == 1:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
@@ -89,6 +92,15 @@ def tampered_cross_entropy(
         target = target.long()
     loss = tampered_cross_entropy_rows(input, target, alpha, options)
     return loss.reshape(shape) if reduction == "none" else loss
+
+
+def _composite(input: Tensor, target: Tensor, alpha: Alpha, kwargs: dict[str, Any]) -> Tensor:
+    """Torch's own function, composed: for what the operator cannot do."""
+    dtype = compute_dtype(input.dtype)
+    if kwargs["weight"] is not None:
+        kwargs = kwargs | {"weight": kwargs["weight"].to(dtype)}
+    target = target if is_index(target) else target.to(dtype)
+    return tamper(F.cross_entropy, alpha)(input.to(dtype), target, **kwargs)
 
 
 def _is_regular(

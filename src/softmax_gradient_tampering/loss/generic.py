@@ -1,7 +1,6 @@
 """Tampering with any loss of logits: the value l(z), the gradient of l(alpha z) / alpha."""
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -47,16 +46,13 @@ def tamper(loss_fn: Callable[..., Tensor], alpha: Alpha) -> Callable[..., Tensor
     """
     alpha = check_alpha(alpha)
 
-    @wraps(loss_fn, updated=())
     def tampered_loss(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         value = loss_fn(input, *args, **kwargs)
         if isinstance(alpha, float) and alpha == 0:
             surrogate = loss_fn(_AtZero.apply(input), *args, **kwargs)
         else:
             surrogate = loss_fn(alpha * input, *args, **kwargs) / alpha
-        # Dynamo traces no Function that has a jvp.
-        report = _Report if torch.compiler.is_compiling() else _ForwardModeReport
-        return report.apply(value, surrogate)
+        return report(value, surrogate)
 
     return tampered_loss
 
@@ -100,9 +96,24 @@ def tampered_binary_cross_entropy_with_logits(
     return loss_fn(input, target, weight=weight, reduction=reduction, pos_weight=pos_weight)
 
 
-class _Report(torch.autograd.Function):
-    """The value of one tensor with the derivatives of another."""
+def is_compiled_transform() -> bool:
+    """Whether torch.compile is tracing the inside of a torch.func transform."""
+    return torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
+
+def report(value: Tensor, surrogate: Tensor) -> Tensor:
+    """The value of one tensor with the derivatives of another."""
+    if not torch.compiler.is_compiling():
+        return _ForwardModeReport.apply(value, surrogate)
+    if not is_compiled_transform():
+        return _Report.apply(value, surrogate)  # dynamo traces no Function that has a jvp
+    # Before torch 2.12 a compiled torch.func transform passes over a Function's backward,
+    # without a word; these operations it cannot mistake.
+    zero = torch.where(surrogate.isfinite(), surrogate - surrogate.detach(), 0)
+    return value.detach() + zero
+
+
+class _Report(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod

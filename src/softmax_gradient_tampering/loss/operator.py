@@ -36,11 +36,10 @@ def tampered_cross_entropy_rows(
     Under torch.func's transforms the reference kernel runs, in torch operations that
     these transforms know; elsewhere the operators above.
     """
-    if torch._C._are_functorch_transforms_active():
-        # Dynamo traces no Function that has a jvp.
-        function = _Transformable if torch.compiler.is_compiling() else _ForwardMode
-        return function.apply(logits, target, options.weight, alpha, options._replace(weight=None))
-    return _Operator.apply(logits, target, options.weight, alpha, options._replace(weight=None))
+    is_transformed = torch._C._are_functorch_transforms_active()
+    function = _Transformable if is_transformed else _Operator
+    # The weight is an argument of its own, so that autograd sees it.
+    return function.apply(logits, target, options.weight, alpha, options._replace(weight=None))
 
 
 class _Operator(torch.autograd.Function):
@@ -75,7 +74,7 @@ class _Operator(torch.autograd.Function):
 
 
 class _Transformable(torch.autograd.Function):
-    """The reference kernel, for torch.func.grad, vmap and their compositions."""
+    """The reference kernel, for torch.func.grad, vmap, jvp and their compositions."""
 
     generate_vmap_rule = True
 
@@ -93,25 +92,11 @@ class _Transformable(torch.autograd.Function):
         saved = (logits, target, weight, alpha if ctx.number is None else None)
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
+        ctx.set_materialize_grads(False)  # so that a missing tangent is None
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
         return _Transformable._gradient(ctx, grad_loss), None, None, None, None
-
-    @staticmethod
-    def _gradient(ctx: Any, grad_loss: Tensor) -> Tensor:
-        logits, target, weight, alpha = ctx.saved_tensors
-        options = ctx.options._replace(weight=weight)
-        alpha = alpha if ctx.number is None else ctx.number
-        stats = loss_divisor(target, options, logits)
-        return reference.backward(grad_loss, logits, target, alpha, stats, options)
-
-
-class _ForwardMode(_Transformable):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _Transformable.setup_context(ctx, inputs, output)
-        ctx.set_materialize_grads(False)  # so that a missing tangent is None
 
     @staticmethod
     def jvp(ctx: Any, logits_tangent: Tensor | None, *others: Tensor | None) -> Tensor:
@@ -122,6 +107,14 @@ class _ForwardMode(_Transformable):
         grad = _Transformable._gradient(ctx, logits_tangent.new_ones(shape))
         tangent = (grad * logits_tangent).sum(-1 if rows else (0, 1))
         return tangent.to(ctx.options.loss_dtype)
+
+    @staticmethod
+    def _gradient(ctx: Any, grad_loss: Tensor) -> Tensor:
+        logits, target, weight, alpha = ctx.saved_tensors
+        options = ctx.options._replace(weight=weight)
+        alpha = alpha if ctx.number is None else ctx.number
+        stats = loss_divisor(target, options, logits)
+        return reference.backward(grad_loss, logits, target, alpha, stats, options)
 
 
 def _pack(alpha: Alpha) -> tuple[float, Tensor | None]:
