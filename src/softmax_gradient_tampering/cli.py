@@ -45,8 +45,16 @@ def run_command(name: str, command: Callable[[Sequence[str]], None], argv: Seque
     try:
         command(argv)
     except UserError as error:
-        _print_error(f"{name}: error: {error}")
+        _print_error(f"{name}: error: {error}", is_local=error.is_local)
         return 2
+    except RuntimeError as error:
+        if not _lost_a_process(error):
+            raise
+        _print_error(f"{name}: error: another process of this run has ended; its message says why")
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads any more; say nothing
+        return 1
     except KeyboardInterrupt:
         _print_error(f"{name}: interrupted; a training run goes on with --resume auto")
         return 130
@@ -73,11 +81,19 @@ def demo(argv: Sequence[str]) -> None:
     run_demo(argv)
 
 
-def _print_error(line: str) -> None:
+def _print_error(line: str, is_local: bool = False) -> None:
     from softmax_gradient_tampering.training.distributed import is_first_process
 
-    if is_first_process():
-        print(line, file=sys.stderr)
+    if is_local or is_first_process():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _lost_a_process(error: RuntimeError) -> bool:
+    """Whether a collective operation failed because its peer is gone."""
+    from softmax_gradient_tampering.training.distributed import is_alone
+
+    signs = ("closed by peer", "Connection reset", "NCCL", "Broken pipe", "gloo")
+    return not is_alone() and any(sign in str(error) for sign in signs)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

@@ -91,7 +91,7 @@ def test_gradient_statistics_and_other_sinks(capsys: pytest.CaptureFixture[str])
     low, high = map(float, found.groups())
     assert -1 / 67 <= low < 0 < high < 1 / 67  # (p' - q) / N, of a last batch of 67
     assert list(Path("out/a/tensorboard").glob("events*"))
-    assert Path("out/a/train-batch-5.jpg").exists()
+    assert Path("out/a/train-1-5.jpg").exists()
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,9 @@ def test_gradient_statistics_and_other_sinks(capsys: pytest.CaptureFixture[str])
         ("--train-continuous", 2, "--final-validate", "--print-model"),
         ("--start-epoch", 1),
         ("--modify-softmax", 1.5),
+        ("--modify-softmax", 0.25, "--opt", "adahessian", "--lr", 0.01),
+        ("-b", 673),  # a last batch of one sample is left out
+        ("--lr", 1e9),  # nan is reported, not a crash
     ],
     ids=lambda words: " ".join(map(str, words)),
 )
@@ -147,9 +150,27 @@ MISTAKES = {
     "--sync-bn": "--sync-bn needs GPUs",
     "--jsd": "--jsd needs --aug-splits",
     "--jsd --aug-splits 3 --modify-softmax 0.5": "use one of the two",
-    "--opt nadammm": "--opt nadammm: ",
+    "--opt nadammm": "--opt nadammm .*not found",
     "--device cuda:7": "--device cuda:7: not usable here",
     "--mean 0.1 0.2": r"one value, or one for every channel",
+    "--modify-softmax inf": "--modify-softmax inf: must be finite",
+    "--img-size -5": "--img-size -5: must be above 0",
+    "--scale 0.5": "--scale: expected 2 arguments",
+    "--scale 0.9 0.1": r"--scale 0\.9 0\.1: the smaller one first",
+    "--color-jitter -1": "must be at least 0",
+    "--crop-pct 1e-9": "must be from 0.01 to 1",
+    "--opt adamw --opt-betas 0.9": "--opt adamw or an option of it",
+    "--cutmix-minmax 0.2": "expected 2 arguments",
+    "--bn-momentum 2": "must be from 0 to 1",
+    "--input-size 4 32 32": "1 or 3",
+    "--std 0": r"--std 0\.0: must be above 0",
+    "--data_dir photos --model resnet18 --img-size 32 --aa foo": "--aa, --scale",
+    "--data_dir photos --model resnet18 --img-size 32 --gp foo": "--model resnet18: cannot be made",
+    "--model convnext_atto": "--model convnext_atto takes no 1x8x8 images",
+    "--aug-splits 2": "--aug-splits needs images in folders",
+    "--cifar 10 --dataset torch/cifar10": "name one data set",
+    "--start-epoch 1": "--start-epoch 1: the run's 1 epochs count from 0",
+    "--validate --resume auto --experiment none": "no checkpoint of --experiment none",
     "--train-interpolation cubist": "invalid choice: 'cubist'",
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training import checkpoint
 from softmax_gradient_tampering.training.records import read_summary
 from tests.training.runs import assert_same_run, program, train
 
@@ -22,6 +23,7 @@ VARIANTS = {
     "erased": ("--reprob", 0.5, "--remode", "pixel", "--model", "digits_cnn"),
     "float16": ("--amp-dtype", "float16", "--clip-grad", 1),
     "plateau": ("--sched", "plateau", "--patience-epochs", 0, "--lr", 2),
+    "noisy plateau": ("--sched", "plateau", "--patience-epochs", 0, "--lr-noise", 0.1),
     "published": ("--sched-order", "published", "--sched", "step", "--decay-epochs", 1),
     "sparse": ("--eval-every", 2, "--checkpoint-hist", 1),
 }
@@ -127,8 +129,63 @@ def test_a_folder_that_holds_a_run_is_not_written_to() -> None:
     assert {path: path.read_bytes() for path in Path("out/a").iterdir()} == before
 
 
+def test_a_resumption_may_not_destroy_another_run() -> None:
+    train(*DIGITS, "--experiment", "a")
+    train(*DIGITS, "--experiment", "b", "--seed", 1)
+    before = {path: path.read_bytes() for path in Path("out/a").iterdir()}
+    with pytest.raises(UserError, match="already holds another run"):
+        train(*DIGITS, "--experiment", "a", "--resume", "out/b/last.pth.tar")
+    (older,) = {path.name for path in Path("out/a").glob("checkpoint-*")} - {"checkpoint-3.pth.tar"}
+    with pytest.raises(UserError, match=r"last\.pth\.tar of the same folder is further on"):
+        train(*DIGITS, "--experiment", "a", "--resume", f"out/a/{older}")
+    with pytest.raises(UserError, match="does not fit digits_cnn"):
+        words = ("--model", "digits_cnn", "--resume", "out/a/last.pth.tar")
+        train(*DIGITS, "--experiment", "a", *words)
+    assert {path: path.read_bytes() for path in Path("out/a").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [("--seed", 9), ("-b", 200), ("--grad-accum-steps", 2), ("--mixup", 0.5), ("--opt", "adamw")],
+    ids=lambda changed: changed[0],
+)
+def test_a_begun_epoch_goes_on_with_the_settings_that_chose_its_batches(
+    changed: tuple[str, float],
+) -> None:
+    train(*DIGITS, "--experiment", "a", "--max-steps", 8)
+    with pytest.raises(UserError, match="in the middle of an epoch|optimizer is sgd"):
+        train(*DIGITS, "--experiment", "a", "--resume", "auto", *changed)
+
+
+def test_other_settings_are_remarked_on() -> None:
+    train(*DIGITS, "--experiment", "a", "--max-steps", 8)
+    words = ("--lr", 0.3, "--smoothing", 0.1)
+    done = program(*DIGITS, "--experiment", "a", "--resume", "auto", *words)
+    assert "Warning: --lr 0.3 is not obeyed" in done.stdout
+    assert "Note: smoothing is 0.1, and was 0.0 in the checkpoint" in done.stdout
+
+
+def test_a_kill_between_a_checkpoint_and_its_copies_loses_neither(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train(*DIGITS, "--experiment", "whole")
+    copy_whole, count = checkpoint.copy_whole, iter(range(100))
+
+    def killed(source: Path, path: Path) -> None:
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        copy_whole(source, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "copy_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(*DIGITS, "--experiment", "broken")
+    train(*DIGITS, "--experiment", "broken", "--resume", "auto")
+    assert_same_run(Path("out/broken"), Path("out/whole"))
+
+
 def test_two_processes_resume_as_one_run() -> None:
-    words = (*DIGITS, "-b", 128, "--amp", "--per-line")
+    words = (*DIGITS, "-b", 128, "--amp", "--model-ema", "--model-ema-decay", 0.8)
     for extra in (("whole",), ("broken", "--max-steps", 8), ("broken", "--resume", "auto")):
         done = program(*words, "--experiment", *extra, processes=2)
         assert done.returncode == 0, done.stderr

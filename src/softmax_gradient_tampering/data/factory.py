@@ -26,7 +26,7 @@ from softmax_gradient_tampering.data.samples import (
     Samples,
     SampleTrainLoader,
 )
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import UserError, as_user_error
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # (mean, std) of the pixels
 
@@ -98,7 +98,7 @@ class Dataset(Protocol):
 
     Attributes:
         name: what it is, in a few words.
-        num_classes: classes of the training labels.
+        num_classes: classes of the training labels; 0 where they cannot be counted.
         num_train, num_val: samples.
         image_size: (C, H, W) where all images have one, else None.
         statistics: (mean, std) where the set has its own, else None.
@@ -166,22 +166,23 @@ class SampleDataset:
         self.num_train, self.num_val = len(self.train), len(self.val)
 
     def train_loader(self, options: DataOptions) -> Loader:
-        transforms = create_transform(
-            options.input_size,
-            is_training=True,
-            no_aug=options.no_aug,
-            scale=options.scale,
-            ratio=options.ratio,
-            hflip=options.hflip,
-            vflip=options.vflip,
-            color_jitter=options.color_jitter,
-            auto_augment=options.auto_augment,
-            interpolation=options.train_interpolation,
-            mean=options.mean,
-            std=options.std,
-            use_prefetcher=True,  # the transform ends in uint8; ModelInput does the rest
-            separate=options.aug_splits > 0,
-        )
+        with as_user_error("--aa, --scale, --ratio, --color-jitter or --img-size"):
+            transforms = create_transform(
+                options.input_size,
+                is_training=True,
+                no_aug=options.no_aug,
+                scale=options.scale,
+                ratio=options.ratio,
+                hflip=options.hflip,
+                vflip=options.vflip,
+                color_jitter=options.color_jitter,
+                auto_augment=options.auto_augment,
+                interpolation=options.train_interpolation,
+                mean=options.mean,
+                std=options.std,
+                use_prefetcher=True,  # the transform ends in uint8; ModelInput does the rest
+                separate=options.aug_splits > 0,
+            )
         transforms = transforms if isinstance(transforms, tuple) else (transforms,)
         samples = Samples(self.train, transforms, self.mode, options.seed, options.aug_splits)
         plan = options.plan(self.num_train, drop_last=True)
@@ -220,6 +221,8 @@ def open_dataset(
     Raises:
         UserError: the data is missing or not usable; the message says which and why.
     """
+    if cifar and dataset:
+        raise UserError(f"--cifar {cifar} and --dataset {dataset}: name one data set")
     root = Path(data_dir).expanduser() if data_dir else None
     if cifar:
         if root is None:
@@ -243,6 +246,4 @@ def _count_classes(split: Any) -> int:
     if classes:
         return len(classes)
     labels = getattr(split, "targets", None)
-    if labels is None:
-        raise UserError("the number of classes cannot be counted; give --num-classes")
-    return int(max(labels)) + 1
+    return 0 if labels is None else int(max(labels)) + 1

@@ -91,7 +91,18 @@ def open_timm_dataset(
                 "be resumed nor repeated exactly; use a folder or a map-style data set"
             )
         splits.append(dataset)
+    train, val = (_classes(split) for split in splits)
+    if train != val:
+        differing = sorted(map(str, set(train) ^ set(val)))[:8]
+        raise UserError(
+            f"--dataset {name}: the splits differ in their classes ({', '.join(differing)}), so "
+            "their labels do not mean the same; both need the same class folders"
+        )
     return splits[0], splits[1]
+
+
+def _classes(split: Any) -> list[Any]:
+    return list(getattr(split, "class_to_idx", None) or getattr(split, "classes", None) or ())
 
 
 def _open(root: Path, mode: str, class_map: Any = "") -> Any:

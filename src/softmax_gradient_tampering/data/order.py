@@ -60,7 +60,8 @@ class BatchPlan:
     Batch k of the epoch is the same set of samples for any number of processes as long
     as batch_size * num_processes is. The processes' shares of a batch are of one size, so
     that the mean of their gradients is the gradient of the batch; of a last, smaller batch
-    up to `num_processes * multiple - 1` samples are left out for that.
+    up to `num_processes * multiple - 1` samples are left out for that. Shares of one sample,
+    of which batch norm can make nothing, are left out too where there are other batches.
 
     Args:
         num_samples: size of the data set.
@@ -81,7 +82,7 @@ class BatchPlan:
         num_full, rest = divmod(self.num_samples, self.batch_size * self.num_processes)
         sizes = [self.batch_size // self.multiple * self.multiple] * num_full
         last = rest // (self.num_processes * self.multiple) * self.multiple
-        if last and not (self.drop_last and sizes):
+        if last and not (sizes and (self.drop_last or last == 1)):
             sizes.append(last)
         return sizes
 

@@ -124,7 +124,8 @@ class _WorkerPool:
             if isinstance(loaded, Unreadable):
                 raise UserError(
                     f"{loaded.name}: cannot be read as an image ({loaded.reason}); "
-                    "repair or remove the file, then go on with --resume"
+                    "repair or remove the file, then go on with --resume",
+                    is_local=True,
                 )
             images, labels = loaded
             yield self.model_input(images, labels, epoch, indices)

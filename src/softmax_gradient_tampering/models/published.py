@@ -9,7 +9,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import UserError, first_line
 
 
 class Preprocessing(NamedTuple):
@@ -79,5 +79,10 @@ def create_model(name: str, zero_init_last: bool = False, **kwargs: Any) -> nn.M
         model: nn.Module = timm.create_model(name, **kwargs)
     except TypeError as error:
         # A model's constructor names the argument that it does not take.
-        raise UserError(f"--model {name} does not take an option given: {error}") from error
+        reason = first_line(error).split("() ")[-1]
+        raise UserError(f"--model {name} does not take an option given: {reason}") from error
+    except Exception as error:
+        # Weights that cannot be fetched, options that a model checks late: anything.
+        source = "; without a network --pretrained does not work" * bool(kwargs.get("pretrained"))
+        raise UserError(f"--model {name}: cannot be made ({first_line(error)}){source}") from error
     return model

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.files import copy_whole, write_whole
+from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.training.files import copy_whole, rename, write_whole
 
 OUR_KEY = "softmax_gradient_tampering"
 FORMAT = 1
@@ -38,12 +38,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not loaded, damaged or unsafe ({reason})") from error
+        raise UserError(f"{path}: not loaded, damaged or unsafe ({first_line(error)})") from error
     except Exception as error:
         # Damaged bytes make the unpickler raise anything, IndexError to UnicodeDecodeError.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: not a whole checkpoint ({reason})") from error
+        kind = type(error).__name__
+        raise UserError(f"{path}: not a whole checkpoint ({kind}: {first_line(error)})") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: not a checkpoint but {type(checkpoint).__name__}")
     return checkpoint if "state_dict" in checkpoint else {"state_dict": checkpoint}
@@ -61,6 +60,12 @@ def completed_epochs(checkpoint: dict[str, Any]) -> int:
     if not is_ours and not is_published and checkpoint.get("version", 1) > 1:
         return epoch + 1
     return epoch
+
+
+def place(checkpoint: dict[str, Any]) -> tuple[int, int]:
+    """How far a checkpoint is: completed epochs, and batches of the next one."""
+    position = checkpoint.get(OUR_KEY, {}).get("position", {})
+    return completed_epochs(checkpoint), position.get("batch", 0)
 
 
 @dataclass
@@ -90,14 +95,18 @@ class CheckpointFolder:
         self.best = self.best[: max(1, self.num_best)]
 
     def save_epoch(self, checkpoint: dict[str, Any], epoch: int) -> None:
-        """Write last, checkpoint-<epoch> and model_best, as far as it is among the best."""
-        last = self.folder / "last.pth.tar"
-        write_whole(last, lambda file: torch.save(checkpoint, file))
+        """Write model_best and checkpoint-<epoch>, as far as it is among the best, and last.
+
+        `last` comes last: a run killed before it does the epoch again, and these files too.
+        """
+        new = self.folder / ".new.pth.tar"
+        write_whole(new, lambda file: torch.save(checkpoint, file))
         if self.best and self.best[0][0] == epoch:
-            copy_whole(last, self.folder / "model_best.pth.tar")
+            copy_whole(new, self.folder / "model_best.pth.tar")
         kept = {f"checkpoint-{kept}.pth.tar" for kept, _ in self.best} if self.num_best else set()
         if f"checkpoint-{epoch}.pth.tar" in kept:
-            copy_whole(last, self.folder / f"checkpoint-{epoch}.pth.tar")
+            copy_whole(new, self.folder / f"checkpoint-{epoch}.pth.tar")
+        rename(new, self.folder / "last.pth.tar")
         for path in self.folder.glob("checkpoint-*.pth.tar"):
             if path.name not in kept:
                 path.unlink()

@@ -119,8 +119,8 @@ class Config:
 
     # --- augmentation
     no_aug: bool = flag(False, "no augmentation")
-    scale: Floats = flag((0.08, 1.0), "area of the random crop")
-    ratio: Floats = flag((3 / 4, 4 / 3), "aspect ratio of the random crop")
+    scale: Floats = flag((0.08, 1.0), "area of the random crop", size=2)
+    ratio: Floats = flag((3 / 4, 4 / 3), "aspect ratio of the random crop", size=2)
     hflip: float = flag(0.5, "probability of a horizontal flip")
     vflip: float = flag(0.0, "probability of a vertical flip")
     color_jitter: float = flag(0.4, "color jitter")
@@ -133,7 +133,7 @@ class Config:
     resplit: bool = flag(False, "no erasing in the first split")
     mixup: float = flag(0.0, "mixup alpha; 0 is off")
     cutmix: float = flag(0.0, "cutmix alpha; 0 is off")
-    cutmix_minmax: Floats | None = flag(None, "cutmix by area in place of alpha")
+    cutmix_minmax: Floats | None = flag(None, "cutmix by area in place of alpha", size=2)
     mixup_prob: float = flag(1.0, "probability of mixup or cutmix")
     mixup_switch_prob: float = flag(0.5, "probability of cutmix where both are on")
     mixup_mode: str = flag("batch", "mix by batch, pair or elem", choices=("batch", "pair", "elem"))

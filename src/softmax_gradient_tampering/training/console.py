@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from softmax_gradient_tampering.loss import logit_statistics
+from softmax_gradient_tampering.training.config import Config
 from softmax_gradient_tampering.training.evaluation import Evaluation
 from softmax_gradient_tampering.training.loop import Outcome
 from softmax_gradient_tampering.training.setup import Setup
@@ -51,6 +52,9 @@ def head_lines(setup: Setup) -> list[str]:
         f"{dataset.num_train:,} training and {dataset.num_val:,} validation images, "
         f"{config.num_classes} classes"
     )
+    ignored = _ignored_flags(setup)
+    if ignored:
+        lines.append(f"Note: {dataset.name} is augmented in memory, without {', '.join(ignored)}.")
     if config.smoothing:
         lines.append(f"Smoothing: {config.smoothing}")
     if config.modify_softmax:
@@ -62,6 +66,17 @@ def head_lines(setup: Setup) -> list[str]:
             "images; every epoch is one batch of all of them."
         )
     return lines
+
+
+def _ignored_flags(setup: Setup) -> list[str]:
+    """Flags given that images in folders would have obeyed, and images in memory do not."""
+    if setup.dataset.image_size is None:
+        return []
+    names = ["aa", "scale", "ratio", "color_jitter", "train_interpolation", "interpolation"]
+    names += ["crop_pct"] + ["hflip", "vflip"] * (setup.dataset.name == "digits")
+    default = Config()
+    given = [name for name in names if getattr(setup.config, name) != getattr(default, name)]
+    return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def plan_lines(setup: Setup) -> list[str]:

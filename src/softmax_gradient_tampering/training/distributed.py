@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import UserError, first_line
 
 T = TypeVar("T")
 
@@ -58,11 +58,13 @@ class Processes:
         if self.number == 1:
             return
         for buffer in model.buffers():
+            shared = buffer.to(self.device)  # an averaged model may be kept elsewhere
             if reduce and buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer.div_(self.number)
+                dist.all_reduce(shared)
+                shared /= self.number
             else:
-                dist.broadcast(buffer, src=0)
+                dist.broadcast(shared, src=0)
+            buffer.copy_(shared)
 
     def close(self) -> None:
         if self.number > 1 and dist.is_initialized():
@@ -89,6 +91,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_alone() -> bool:
+    """Whether the run has one process."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def _find_device(name: str | None, local_rank: int) -> torch.device:
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -99,6 +106,5 @@ def _find_device(name: str | None, local_rank: int) -> torch.device:
             torch.cuda.set_device(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: not usable here ({reason})") from error
+        raise UserError(f"--device {name}: not usable here ({first_line(error)})") from error
     return device

@@ -49,8 +49,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate every sample of a loader's data set once, over all processes.
 
-    Counts are summed as integers over shards without padding, so the result does not
-    depend on the number of processes or the batch size.
+    Counts are summed as integers over shards without padding: the accuracies do not depend
+    on the number of processes or the batch size, the loss and statistics up to rounding.
 
     Args:
         model: in any mode; it is put back into the one it was in.
@@ -72,7 +72,7 @@ def evaluate(
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         number = torch.full((), len(labels), device=device)
         counts += torch.stack([number, ranked[:, 0].sum(), ranked.sum()])
-        loss = F.cross_entropy(logits, labels, reduction="sum")
+        loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
         statistics = logit_statistics(logits)
         sums += torch.stack([loss, *(len(labels) * mean for mean in statistics)])
         for calibration in calibrations.values():

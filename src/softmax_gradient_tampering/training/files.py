@@ -22,13 +22,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        rename(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in RuntimeError
         temporary.unlink(missing_ok=True)
         raise UserError(
             f"{path}: cannot be written ({error}); what was there before is untouched; "
-            "make room, then go on with --resume auto"
+            "make room, then go on with --resume auto",
+            is_local=True,
         ) from error
 
 
@@ -44,14 +44,16 @@ def copy_whole(source: Path, path: Path) -> None:
     try:
         os.link(source, temporary)
     except OSError:
-        write_whole(path, lambda file: shutil.copyfileobj(source.open("rb"), file))
+        with source.open("rb") as original:
+            write_whole(path, lambda file: shutil.copyfileobj(original, file))
         return
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    rename(temporary, path)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def rename(source: Path, path: Path) -> None:
+    """Rename a file, over what is at `path`, for good: the folder is synced."""
+    source.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -148,7 +148,9 @@ def _forward_backward(
     if wants_grad_range:
         (grad,) = torch.autograd.grad(loss, logits, retain_graph=True)
         grad_range = (grad.amin(), grad.amax())
-    trainer.precision.scale(loss if share == 1 else share * loss).backward()
+    needs_graph = bool(getattr(trainer.optimizer, "is_second_order", False))
+    share_of_loss = loss if share == 1 else share * loss
+    trainer.precision.scale(share_of_loss).backward(create_graph=needs_graph)
     return loss.detach(), logits.detach(), grad_range
 
 

@@ -6,7 +6,7 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import as_user_error
 from softmax_gradient_tampering.training.config import Config
 
 
@@ -21,7 +21,7 @@ def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
         options["eps"] = config.opt_eps
     if config.opt_betas is not None:
         options["betas"] = tuple(config.opt_betas)
-    try:
+    with as_user_error(f"--opt {config.opt} or an option of it"):
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             model,
             opt=config.opt,
@@ -30,6 +30,4 @@ def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
             momentum=config.momentum,
             **options,
         )
-    except (ValueError, TypeError, AssertionError) as error:
-        raise UserError(f"--opt {config.opt}: {error}") from error
     return optimizer

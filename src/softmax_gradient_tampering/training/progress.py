@@ -29,10 +29,15 @@ class Progress:
         """Begin, or go on, at a batch of an epoch from 0."""
         self._started = time.perf_counter()
         self._done_at_start = epoch + batch / num_batches
-        if self._bar is not None:
+        if self._bar is None:
+            return
+        if self._task is None:
             self._bar.start()
-            total = self.num_epochs * num_batches
-            self._task = self._bar.add_task("", total=total, completed=epoch * num_batches + batch)
+            self._task = self._bar.add_task("", total=None, info="")
+        completed = epoch * num_batches + batch
+        place = f"epoch {epoch + 1}/{self.num_epochs}"
+        total = self.num_epochs * num_batches
+        self._bar.update(self._task, description=place, total=total, completed=completed)
 
     def advance(self) -> None:
         """A batch is done."""
@@ -43,10 +48,10 @@ class Progress:
         """Show the logged fields of a batch, the published ones in the published order."""
         if self.is_silent:
             return
-        fields = [*fields[:3], f"ETA: {self._eta(epoch + (number + 1) / num_batches)}", *fields[3:]]
         if self._bar is not None:
-            self._bar.update(self._task, description=f"epoch {epoch + 1}  " + "  ".join(fields))
+            self._bar.update(self._task, info=" ".join(" ".join(fields).split()))
             return
+        fields = [*fields[:3], f"ETA: {self._eta(epoch + (number + 1) / num_batches)}", *fields[3:]]
         place = f"[{epoch + 1:3d}: {number:4d}/{num_batches - 1:4d}]"
         print("   " + "  ".join([place, *fields]), flush=True)
 
@@ -76,17 +81,14 @@ class Progress:
 
 
 def _rich_bar() -> Any:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
+    info = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     return Progress(
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
         TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[info]}", table_column=info, markup=False),
+        expand=True,
     )

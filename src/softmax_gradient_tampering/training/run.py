@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training import console, records
 from softmax_gradient_tampering.training.config import Config
 from softmax_gradient_tampering.training.distributed import start_processes
 from softmax_gradient_tampering.training.progress import Progress
-from softmax_gradient_tampering.training.run_folder import open_run_folder
+from softmax_gradient_tampering.training.run_folder import newest_checkpoint, open_run_folder
 from softmax_gradient_tampering.training.session import Session, evaluate_model
 from softmax_gradient_tampering.training.setup import (
     Setup,
@@ -66,8 +67,15 @@ def run(
 
 
 def _validate(setup: Setup, progress: Progress) -> Result:
-    if setup.config.resume:
-        load_weights(setup.model, load_checkpoint_weights(setup.config.resume), setup.config)
+    config = setup.config
+    path = config.resume
+    if path == "auto":
+        newest = newest_checkpoint(config.output, config.experiment)
+        if newest is None:
+            raise UserError(f"--resume auto: no checkpoint of --experiment {config.experiment}")
+        path = str(newest)
+    if path:
+        load_weights(setup.model, load_checkpoint_weights(path), config)
     evaluation = evaluate_model(setup, setup.model, is_measured=True)
     progress.say("\n".join(console.validation_lines(evaluation)))
     return Result("validated", measurements=evaluation.measurements)

@@ -40,7 +40,7 @@ class Schedule:
             noise=list(config.lr_noise) if config.lr_noise else None,
             noise_pct=config.lr_noise_pct,
             noise_std=config.lr_noise_std,
-            noise_seed=config.seed,
+            noise_seed=config.seed % 2**31,
             cycle_mul=config.lr_cycle_mul,
             cycle_limit=config.lr_cycle_limit,
             plateau_mode="min" if config.eval_metric == "loss" else "max",
@@ -66,12 +66,15 @@ class Schedule:
         if not self._is_plateau:
             return {}
         plateau = self._timm.lr_scheduler
-        return {name: getattr(plateau, name) for name in _PLATEAU_STATE}
+        state = {name: getattr(plateau, name) for name in _PLATEAU_STATE}
+        return state | {"restore_lr": self._timm.restore_lr}  # the rates before their noise
 
     def restore(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            if self._is_plateau and name in _PLATEAU_STATE:
-                setattr(self._timm.lr_scheduler, name, value)
+        if not self._is_plateau or not state:
+            return
+        for name in _PLATEAU_STATE:
+            setattr(self._timm.lr_scheduler, name, state[name])
+        self._timm.restore_lr = state["restore_lr"]
 
     @property
     def _is_plateau(self) -> bool:

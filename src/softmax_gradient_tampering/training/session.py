@@ -1,11 +1,12 @@
 """A training session: what happens in, between and after the epochs of a run."""
 
+import copy
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
+from torch import nn
 
 from softmax_gradient_tampering.training import console, records
 from softmax_gradient_tampering.training.arguments import to_mapping
@@ -14,12 +15,19 @@ from softmax_gradient_tampering.training.config import NOT_RECORDED
 from softmax_gradient_tampering.training.evaluation import Evaluation, evaluate
 from softmax_gradient_tampering.training.loop import Outcome, Tally, train_one_epoch
 from softmax_gradient_tampering.training.progress import Progress
+from softmax_gradient_tampering.training.run_folder import make_run_folder
 from softmax_gradient_tampering.training.setup import Setup
 from softmax_gradient_tampering.training.sinks import Sink, open_sinks
-from softmax_gradient_tampering.training.state import RunState, restore
+from softmax_gradient_tampering.training.state import RunState, compare_settings, restore
+
+# Settings that change what is seen or kept of a run, and not the run.
+_NOT_HASHED = (
+    *("workers", "max_steps", "recovery_interval", "checkpoint_hist", "final_validate"),
+    *("log_interval", "per_line", "log", "log_wandb", "print_model", "save_images"),
+)
 
 
-def evaluate_model(setup: Setup, model: torch.nn.Module, is_measured: bool = False) -> Evaluation:
+def evaluate_model(setup: Setup, model: nn.Module, is_measured: bool = False) -> Evaluation:
     """Evaluate a model on a run's validation set; measured, the calibration too."""
     scales = {"softmax(z)": 1.0, "softmax(alpha z)": setup.alpha} if is_measured else {}
     precision = setup.trainer.precision
@@ -62,21 +70,26 @@ class Session:
         """Go on from a checkpoint."""
         checkpoint = load_checkpoint(path)
         self.state = restore(checkpoint, self.setup)
+        if path.resolve().parent != self.folder.resolve():
+            self.state.best = []  # their checkpoints are not in this folder
+        if self.config.start_epoch is not None:
+            self.state.start_over_at(self.config.start_epoch)
         self._started -= self.state.seconds
         position = self.state.position
         self.progress.say(
             f"Going on from {path}: epoch {position.epoch + 1}, batch {position.batch}"
         )
-        args = checkpoint.get("args", {})
-        self._warn_of_disobeyed(args if isinstance(args, dict) else vars(args))
+        for line in compare_settings(checkpoint, self.setup, position):
+            self.progress.say(line)
 
     def begin(self) -> None:
         """Write the files that a run has from its start."""
         if self.setup.processes.is_first:
+            make_run_folder(self.folder)
+            self._sinks = open_sinks(self.config.sinks, self.folder, self._args)
             records.write_args(self.folder, self._args)
             records.write_environment(self.folder, self.setup.processes.device)
             records.write_summary(self.folder, self.state.rows)
-            self._sinks = open_sinks(self.config.sinks, self.folder, self._args)
         for line in console.head_lines(self.setup):
             self.progress.say(line)
         if self.config.print_model:
@@ -127,6 +140,9 @@ class Session:
         state.tallies = []
         state.seconds = time.perf_counter() - self._started
         setup.processes.share_buffers(setup.model, reduce=self.config.dist_bn == "reduce")
+        if setup.ema is not None:
+            # Each process averages its own statistics; rank 0's are the ones that are saved.
+            setup.processes.share_buffers(setup.ema.module, reduce=False)
         metric = None
         checkpoints = self._checkpoints()
         if self.is_over or position.epoch % self.config.evaluation_interval == 0:
@@ -162,7 +178,7 @@ class Session:
             measurements = evaluation.measurements
         best_epoch, best_metric = state.best[0] if state.best else (None, None)
         if self.setup.processes.is_first:
-            hashed = {name: v for name, v in self._args.items() if name != "max_steps"}
+            hashed = {name: v for name, v in self._args.items() if name not in _NOT_HASHED}
             result = {
                 "status": "finished",
                 "epochs": state.position.epoch,
@@ -195,13 +211,14 @@ class Session:
         evaluation = evaluate_model(setup, setup.model, is_measured=self.is_over)
         if self.is_over:
             self._measurements = evaluation.measurements
-        averaged = evaluate_model(setup, setup.ema.module) if setup.ema is not None else None
+        averaged = evaluate_model(setup, self._averaged()) if setup.ema is not None else None
         loss, correct, count = self._tally.total(setup.processes)
+        train_loss = loss / max(count, 1)
         row: records.Row = dict.fromkeys(records.COLUMNS)
         row |= {
             "epoch": state.position.epoch,
-            "train_loss": loss / count,
-            "train_acc": 100 * correct / count,
+            "train_loss": train_loss,
+            "train_acc": 100 * correct / max(count, 1),
             "eval_loss": evaluation.loss,
             "eval_top1": evaluation.top1,
             "eval_top5": evaluation.top5,
@@ -212,11 +229,24 @@ class Session:
         if config.logit_stats:
             names = ("logit_norm", "logit_mean", "logit_max", "logit_var")
             row |= dict(zip(names, evaluation.logits, strict=True))
+        if not math.isfinite(train_loss):
+            self.progress.say(
+                f"Warning: the training loss of epoch {state.position.epoch} is "
+                f"{train_loss}; lower --lr, or look at the data"
+            )
         if averaged is not None:
             row |= {"eval_loss_ema": averaged.loss, "eval_top1_ema": averaged.top1}
         state.rows.append(row)
         self.progress.epoch(state.position.epoch - 1, evaluation.num_correct, evaluation.top1)
         return (averaged or evaluation).metric(config.eval_metric)
+
+    def _averaged(self) -> nn.Module:
+        """The averaged model, where the images are."""
+        assert self.setup.ema is not None
+        model: nn.Module = self.setup.ema.module
+        if self.config.model_ema_force_cpu and self.setup.processes.device.type != "cpu":
+            model = copy.deepcopy(model).to(self.setup.processes.device)
+        return model
 
     def _begin_tally(self) -> None:
         """An empty tally, or that of the epoch that a recovery checkpoint was made in."""
@@ -240,18 +270,10 @@ class Session:
         num_batches = len(self.setup.train_loader)
         self.progress.batch(self.state.position.epoch, outcome.number, num_batches, fields)
         if self.config.save_images and self.setup.processes.is_first:
-            console.save_images(self.folder / f"train-batch-{outcome.number}.jpg", outcome)
+            name = f"train-{self.state.position.epoch + 1}-{outcome.number}.jpg"
+            console.save_images(self.folder / name, outcome)
 
     def _checkpoints(self) -> CheckpointFolder:
         lower_is_better = self.config.eval_metric == "loss"
         best = list(self.state.best)
         return CheckpointFolder(self.folder, self.config.checkpoint_hist, lower_is_better, best)
-
-    def _warn_of_disobeyed(self, args: dict[str, Any]) -> None:
-        for name in ("lr", "weight_decay"):
-            asked, saved = getattr(self.config, name), args.get(name)
-            if saved is not None and asked != saved and not self.config.no_resume_opt:
-                self.progress.say(
-                    f"Warning: --{name.replace('_', '-')} {asked} is not obeyed: the optimizer "
-                    f"goes on with the checkpoint's {saved}; --no-resume-opt starts it anew"
-                )

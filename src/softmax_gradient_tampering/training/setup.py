@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from softmax_gradient_tampering.data import DataOptions, Dataset, Loader, open_dataset
 from softmax_gradient_tampering.data.order import counter_hash
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
 from softmax_gradient_tampering.models import PUBLISHED_MODELS, create_model
 from softmax_gradient_tampering.training.checkpoint import load_checkpoint
@@ -71,15 +71,16 @@ def set_up(config: Config, processes: Processes) -> Setup:
     Raises:
         UserError: the data, the model, or an option is not to be had.
     """
-    dataset = _open(config)
+    dataset = _open_dataset(config)
     if dataset.name == "digits" and processes.device.type == "cpu":
         torch.set_num_threads(1)  # nets of this size lose by threads, badly on a busy machine
     config = resolve(config, dataset)
     torch.manual_seed(counter_hash(config.seed))
-    model = _create_model(config).to(processes.device)
+    model = _create_model(config, dataset).to(processes.device)
     data_options = _data_options(config, dataset, model, processes)
+    _check_fit(config, model, data_options)
     loaders = dataset.train_loader(data_options), dataset.evaluation_loader(data_options)
-    if len(loaders[0]) == 0:
+    if not sum(loaders[0].batch_sizes):
         raise UserError(
             f"{dataset.name}: {dataset.num_train} training samples are too few for "
             f"{processes.number} processes; use fewer, or turn mixing off"
@@ -103,7 +104,13 @@ def set_up(config: Config, processes: Processes) -> Setup:
         clipping=_clipping(config, model),
         ema=None if ema is None else (ema, model),
     )
-    schedule = Schedule(config, optimizer)
+    with as_user_error(f"--sched {config.sched} or an option of it"):
+        schedule = Schedule(config, optimizer)
+    if (config.start_epoch or 0) >= schedule.num_epochs:
+        raise UserError(
+            f"--start-epoch {config.start_epoch}: the run's {schedule.num_epochs} epochs count "
+            "from 0; start earlier or give more --epochs"
+        )
     size = data_options.input_size[-1]
     return Setup(config, processes, dataset, *loaders, model, ema, trainer, schedule, size)
 
@@ -115,7 +122,9 @@ def resolve(config: Config, dataset: Dataset) -> Config:
             f"--num-classes {config.num_classes}: {dataset.name} has labels up to "
             f"{dataset.num_classes - 1}; give at least {dataset.num_classes}, or leave it out"
         )
-    if dataset.num_classes < 2:
+    if dataset.num_classes == 0 and config.num_classes is None:
+        raise UserError(f"{dataset.name}: its classes cannot be counted; give --num-classes")
+    if dataset.num_classes == 1:
         raise UserError(f"{dataset.name}: one class only; a classifier needs at least two")
     if dataset.image_size is not None and (config.img_size or config.input_size):
         size = "x".join(map(str, dataset.image_size[1:]))
@@ -123,6 +132,10 @@ def resolve(config: Config, dataset: Dataset) -> Config:
             f"--img-size and --input-size: the images of {dataset.name} are {size} and are not "
             "resized; leave them out"
         )
+    if dataset.image_size is not None and config.aug_splits:
+        raise UserError(f"--aug-splits needs images in folders; {dataset.name} is kept in memory")
+    if dataset.image_size is not None and config.aug_splits:
+        raise UserError(f"--aug-splits needs images in folders; {dataset.name} is kept in memory")
     default_model = "resnet20" if config.cifar else "resnet18"
     if dataset.name == "digits":
         default_model = "digits_mlp"
@@ -153,7 +166,7 @@ def create_loss(config: Config) -> LossFn:
     return loss
 
 
-def _open(config: Config) -> Dataset:
+def _open_dataset(config: Config) -> Dataset:
     num_channels = config.input_size[0] if config.input_size else 3
     return open_dataset(
         config.data_dir,
@@ -165,7 +178,7 @@ def _open(config: Config) -> Dataset:
     )
 
 
-def _create_model(config: Config) -> nn.Module:
+def _create_model(config: Config, dataset: Dataset) -> nn.Module:
     assert config.model is not None
     settings: dict[str, Any] = {
         "pretrained": config.pretrained,
@@ -175,13 +188,12 @@ def _create_model(config: Config) -> nn.Module:
         "drop_block_rate": config.drop_block,
         "global_pool": config.gp,
     }
-    if not (config.data_dir or config.dataset or config.cifar):
-        settings["in_chans"] = 1
-    elif config.input_size:
-        settings["in_chans"] = config.input_size[0]
+    size = dataset.image_size or config.input_size
+    if size:
+        settings["in_chans"] = size[0]
     pretrained_cfg = get_pretrained_cfg(config.model, allow_unregistered=True)
     if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
-        settings["img_size"] = config.img_size or (config.input_size or [None])[-1]
+        settings["img_size"] = config.img_size or (size[-1] if size else None)
     model = create_model(config.model, config.zero_init_last, **settings)
     _set_batch_norm(config, model)
     if config.initial_checkpoint:
@@ -189,6 +201,17 @@ def _create_model(config: Config) -> nn.Module:
     if config.split_bn:
         model = convert_splitbn_model(model, max(config.aug_splits, 2))
     return model
+
+
+def _check_fit(config: Config, model: nn.Module, data: DataOptions) -> None:
+    """Pass one blank image through the model, to refuse a size that it does not take."""
+    channels, height, width = data.input_size
+    image = torch.zeros(1, channels, height, width, device=data.device)
+    model.eval()
+    size = f"{channels}x{height}x{width}"
+    with torch.inference_mode(), as_user_error(f"--model {config.model} takes no {size} images"):
+        model(image)
+    model.train()
 
 
 def load_checkpoint_weights(path: str) -> dict[str, Tensor]:
@@ -214,11 +237,12 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], config: Config) -
         for name in own
         if name in weights and weights[name].shape != own[name].shape
     ]
-    problems = [f"lacks {name}" for name in missing] + [f"has {name}" for name in unknown] + shapes
+    problems = [f"it lacks {name}" for name in missing]
+    problems += [f"it has {name}" for name in unknown] + shapes
     if problems:
         more = f" and {len(problems) - 1} more differences" if len(problems) > 1 else ""
         raise UserError(
-            f"the checkpoint does not fit {config.model} with {config.num_classes} classes: it "
+            f"the checkpoint does not fit {config.model} with {config.num_classes} classes: "
             f"{problems[0]}{more}; give its --model and --num-classes"
         )
     model.load_state_dict(weights)
@@ -282,6 +306,11 @@ def _data_options(
         raise UserError(
             f"--mean {config.mean} --std {config.std}: one value, or one for every channel"
         ) from error
+    num_channels = resolved["input_size"][0]
+    for name in ("mean", "std"):
+        values = resolved[name]
+        if len(values) != num_channels:  # grey images and a model of colour ones: the average
+            resolved[name] = (sum(values) / len(values),) * num_channels
     return DataOptions(
         device=processes.device,
         seed=config.seed,
@@ -316,13 +345,14 @@ def _data_options(
 def _mixup(config: Config) -> Mixup | None:
     if not config.is_mixing:
         return None
-    return Mixup(
-        mixup_alpha=config.mixup,
-        cutmix_alpha=config.cutmix,
-        cutmix_minmax=config.cutmix_minmax,
-        prob=config.mixup_prob,
-        switch_prob=config.mixup_switch_prob,
-        mode=config.mixup_mode,
-        label_smoothing=config.smoothing,
-        num_classes=config.num_classes,
-    )
+    with as_user_error("--mixup or --cutmix"):
+        return Mixup(
+            mixup_alpha=config.mixup,
+            cutmix_alpha=config.cutmix,
+            cutmix_minmax=config.cutmix_minmax,
+            prob=config.mixup_prob,
+            switch_prob=config.mixup_switch_prob,
+            mode=config.mixup_mode,
+            label_smoothing=config.smoothing,
+            num_classes=config.num_classes,
+        )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.training.records import Row
 
 
@@ -47,12 +47,13 @@ class WandB:
             raise UserError(
                 "--log wandb: not installed; pip install softmax-gradient-tampering[log]"
             ) from error
-        self._run: Any = wandb.init(
-            project="softmax-gradient-tampering",
-            name=folder.name,
-            dir=str(folder),
-            config=dict(args),
-        )
+        with as_user_error("--log wandb"):
+            self._run: Any = wandb.init(
+                project="softmax-gradient-tampering",
+                name=folder.name,
+                dir=str(folder),
+                config=dict(args),
+            )
 
     def write(self, row: Row) -> None:
         values = {name: value for name, value in row.items() if value is not None}

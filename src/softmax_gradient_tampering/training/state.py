@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.training.arguments import to_mapping
 from softmax_gradient_tampering.training.checkpoint import (
     FORMAT,
@@ -36,6 +37,12 @@ class RunState:
     tallies: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
     resumes: int = 0
+
+    def start_over_at(self, epoch: int) -> None:
+        """Take the run to be at the start of an epoch, as --start-epoch says."""
+        self.position.epoch, self.position.batch = epoch, 0
+        self.tallies = []
+        self.rows = [row for row in self.rows if int(row["epoch"] or 0) <= epoch]
 
     def checkpoint(self, setup: Setup, metric: float | None) -> dict[str, Any]:
         """The checkpoint of this moment, with an epoch's metric where it was evaluated."""
@@ -87,7 +94,14 @@ def restore(checkpoint: dict[str, Any], setup: Setup) -> RunState:
         weights = checkpoint.get("state_dict_ema", checkpoint["state_dict"])
         load_weights(setup.ema.module, weights, config)
     if not config.no_resume_opt and "optimizer" in checkpoint:
-        setup.trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+        saved = _args(checkpoint).get("opt", config.opt)
+        if saved != config.opt:
+            raise UserError(
+                f"--opt {config.opt}: the checkpoint's optimizer is {saved}; give that one, or "
+                "--no-resume-opt to start the optimizer anew"
+            )
+        with as_user_error("the checkpoint's optimizer does not fit; --no-resume-opt"):
+            setup.trainer.optimizer.load_state_dict(checkpoint["optimizer"])
         scaler = setup.trainer.precision.scaler
         if scaler.is_enabled() and "amp_scaler" in checkpoint:
             scaler.load_state_dict(checkpoint["amp_scaler"])
@@ -106,6 +120,51 @@ def restore(checkpoint: dict[str, Any], setup: Setup) -> RunState:
         seconds=ours["times"]["seconds"],
         resumes=ours["times"]["resumes"] + 1,
     )
+
+
+# Settings that say which samples a batch number stands for.
+_BATCH_SETTINGS = ("seed", "grad_accum_steps", "mixup", "cutmix", "cutmix_minmax", "aug_splits")
+# Settings whose change needs no word.
+_UNREMARKED = ("resume", "workers", "log_interval", "per_line", "epochs", "recovery_interval")
+
+
+def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Position) -> list[str]:
+    """Lines on settings that differ from the checkpoint's.
+
+    Raises:
+        UserError: in the middle of an epoch they would make its batches other samples.
+    """
+    saved, asked = _args(checkpoint), to_mapping(setup.config, leave_out=_NOT_IN_ARGS)
+    changed = {name: saved[name] for name in asked if name in saved and saved[name] != asked[name]}
+    if position.batch:
+        before = saved["batch_size"] * _ours(checkpoint)["num_processes"]
+        now = asked["batch_size"] * setup.processes.number
+        wrong = [name for name in _BATCH_SETTINGS if name in changed]
+        if wrong or before != now:
+            name = wrong[0] if wrong else "batch_size * processes"
+            was, is_now = (saved[name], asked[name]) if wrong else (before, now)
+            raise UserError(
+                f"{name} {is_now}: the checkpoint is in the middle of an epoch begun with {was}; "
+                "give the same, or go on from last.pth.tar, an epoch's end"
+            )
+    lines = []
+    for name, was in changed.items():
+        if name in _UNREMARKED:
+            continue
+        if name in ("lr", "weight_decay", "momentum") and not setup.config.no_resume_opt:
+            flag = f"--{name.replace('_', '-')} {asked[name]}"
+            lines.append(
+                f"Warning: {flag} is not obeyed: the optimizer goes on with the checkpoint's "
+                f"{was}; --no-resume-opt starts it anew"
+            )
+        elif _ours(checkpoint):
+            lines.append(f"Note: {name} is {asked[name]}, and was {was} in the checkpoint")
+    return lines
+
+
+def _args(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    args = checkpoint.get("args", {})
+    return args if isinstance(args, dict) else vars(args)
 
 
 def _ours(checkpoint: dict[str, Any]) -> dict[str, Any]:

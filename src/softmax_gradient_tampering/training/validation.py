@@ -1,5 +1,6 @@
 """What a configuration may not ask for: refused before anything is built or written."""
 
+import math
 from collections.abc import Callable
 
 from softmax_gradient_tampering.errors import UserError
@@ -25,20 +26,24 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(
         ("batch_size", "validation_batch_size_multiplier", "grad_accum_steps", "epochs",
          "max_steps", "eval_every", "train_continuous", "log_interval", "num_classes",
-         "decay_epochs", "clip_grad", "recount", "crop_pct"),
+         "decay_epochs", "decay_rate", "clip_grad", "recount", "img_size", "input_size", "std",
+         "scale", "ratio", "bn_eps", "lr_cycle_mul", "lr_cycle_limit"),
         _POSITIVE,
     ),
     **dict.fromkeys(
         ("modify_softmax", "lr", "warmup_lr", "min_lr", "weight_decay", "workers",
          "recovery_interval", "checkpoint_hist", "warmup_epochs", "cooldown_epochs",
-         "start_epoch", "seed", "mixup", "cutmix", "momentum", "aug_splits"),
+         "patience_epochs", "start_epoch", "seed", "mixup", "cutmix", "momentum", "aug_splits",
+         "color_jitter", "lr_noise"),
         _NOT_NEGATIVE,
     ),
     **dict.fromkeys(
         ("smoothing", "hflip", "vflip", "reprob", "mixup_prob", "mixup_switch_prob", "drop",
-         "drop_path", "drop_connect", "drop_block", "model_ema_decay"),
+         "drop_path", "drop_connect", "drop_block", "model_ema_decay", "bn_momentum",
+         "cutmix_minmax"),
         _PROBABILITY,
     ),
+    "crop_pct": ("from 0.01 to 1", lambda value: 0.01 <= value <= 1),
 }  # fmt: skip
 
 
@@ -51,10 +56,15 @@ def check_config(config: Config) -> None:
     for name, why in _REFUSED:
         if getattr(config, name):
             raise UserError(f"--{name.replace('_', '-')} is refused: {why}")
-    for name, (must_be, is_right) in _RULES.items():
-        value = getattr(config, name)
-        if value is not None and not is_right(value):
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be {must_be}")
+    for name, value in vars(config).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if not isinstance(number, int | float):
+                continue
+            must_be, is_right = _RULES.get(name, ("finite", lambda _: True))
+            if not math.isfinite(number):
+                must_be = "finite"
+            if not (math.isfinite(number) and is_right(number)):
+                raise UserError(f"--{name.replace('_', '-')} {number}: must be {must_be}")
     _check_combinations(config)
 
 
@@ -74,6 +84,16 @@ def _check_combinations(config: Config) -> None:
         raise UserError("--split-bn needs --aug-splits 2 or more")
     if config.is_mixing and config.batch_size < 2:
         raise UserError(f"--batch-size {config.batch_size}: mixing needs at least 2")
+    if config.input_size and config.input_size[0] not in (1, 3):
+        raise UserError(
+            f"--input-size {config.input_size[0]} channels: images are read with 1 or 3"
+        )
+    if config.lr_noise and len(config.lr_noise) > 2:
+        raise UserError("--lr-noise: give where the noise starts, and where it ends")
+    for name in ("scale", "ratio", "cutmix_minmax"):
+        low, high = getattr(config, name) or (0, 0)
+        if low > high:
+            raise UserError(f"--{name.replace('_', '-')} {low} {high}: the smaller one first")
     if config.resume == "auto" and not config.experiment:
         raise UserError("--resume auto needs --experiment NAME, the run to go on with")
     if config.no_resume_opt and not config.resume:

@@ -1,0 +1,128 @@
+"""The documentation runs, and what it points to exists."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from softmax_gradient_tampering.training.arguments import FIELDS
+from softmax_gradient_tampering.training.records import COLUMNS
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "softmax_gradient_tampering"
+RUNNABLE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*RUNNABLE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+
+# What a fence may be marked as: a python block with a mark of its own would not be run.
+LANGUAGES = {"", "python", "bash", "text", "yaml", "csv", "json", "bibtex"}
+# Flags of other programs that the page on training names.
+OTHER_FLAGS = {"config", "help", "version", "standalone", "nnodes", "nproc-per-node"}
+
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_SPAN = re.compile(r"`([^`\n]+)`")
+_PATH = re.compile(
+    r"(?:src|tests|docs|examples|benchmarks|\.ci)/[\w./-]+|[\w-]+(?:/[\w-]+)*\.(?:py|md)"
+)
+
+
+class Block(NamedTuple):
+    """A fenced block: its page, the line where its text begins, its language, its text."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(page, text[: found.start(2)].count("\n") + 1, found[1].strip(), found[2])
+        for found in _FENCE.finditer(text)
+    ]
+
+
+def prose_of(page: Path) -> str:
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def run_block(block: Block) -> None:
+    """Execute a block; a traceback names the line of the page."""
+    code = compile("\n" * (block.line - 1) + block.text, str(block.page), "exec")
+    with torch.random.fork_rng():
+        exec(code, {"__name__": "__main__"})
+
+
+def heading_anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", prose_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+PYTHON_BLOCKS = [b for page in RUNNABLE for b in blocks_of(page) if b.language == "python"]
+
+
+@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=str)
+def test_python_blocks_run(block: Block) -> None:
+    run_block(block)
+
+
+def test_a_failing_block_fails_and_names_its_line(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n```python\nx = 1\nassert x == 2\n```\n")
+    (block,) = blocks_of(page)
+    with pytest.raises(AssertionError) as caught:
+        run_block(block)
+    last = caught.traceback[-1]
+    assert (Path(last.path), last.lineno + 1) == (page, 5)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_fences_are_closed_and_of_a_known_language(page: Path) -> None:
+    fences = re.findall(r"^\s*```", page.read_text(encoding="utf-8"), re.MULTILINE)
+    blocks = blocks_of(page)
+    assert len(fences) == 2 * len(blocks)  # an indented or open fence is none of the blocks
+    assert {block.language for block in blocks} <= LANGUAGES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in _LINK.findall(prose_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor and linked.suffix == ".md":
+            assert anchor in heading_anchors(linked), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page: Path) -> None:
+    for span in _SPAN.findall(prose_of(page)):
+        if _PATH.fullmatch(span):
+            places = (ROOT, page.parent, PACKAGE)
+            assert any((place / span).exists() for place in places), f"{page.name} names {span}"
+
+
+def test_the_architecture_page_names_every_module_and_no_other() -> None:
+    tree = blocks_of(ROOT / "docs" / "architecture.md")[0]
+    named = set(re.findall(r"\w+\.py", tree.text)) - {"train.py", "__init__.py"}
+    assert named == {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
+
+
+def test_the_training_page_names_flags_and_columns_as_they_are() -> None:
+    page = ROOT / "docs" / "training.md"
+    commands = "\n".join(block.text for block in blocks_of(page) if block.language == "bash")
+    text = "\n".join([*_SPAN.findall(prose_of(page)), commands])
+    flags = {flag.replace("_", "-") for flag in re.findall(r"(?<!\S)--([a-z][\w-]*)", text)}
+    known = {name.replace("_", "-") for name in FIELDS} | OTHER_FLAGS
+    assert {flag for flag in flags if not {flag, flag.removeprefix("no-")} & known} == set()
+    rows = re.findall(r"^\| `(\w+)` \|", prose_of(page), re.MULTILINE)
+    assert [row for row in rows if row in COLUMNS] == list(COLUMNS)
