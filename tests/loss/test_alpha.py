@@ -2,15 +2,6 @@
 
 import pytest
 import torch
-from tests.loss.cases import (
-    ALPHAS,
-    FEW_CASES,
-    Case,
-    assert_close,
-    assert_equal,
-    surrogate,
-    value_and_gradient,
-)
 from torch.func import grad, vmap
 
 from softmax_gradient_tampering import (
@@ -21,6 +12,15 @@ from softmax_gradient_tampering import (
     tamper,
     tampered_binary_cross_entropy_with_logits,
     tampered_cross_entropy,
+)
+from tests.loss.cases import (
+    ALPHAS,
+    FEW_CASES,
+    Case,
+    assert_close,
+    assert_equal,
+    surrogate,
+    value_and_gradient,
 )
 
 LOGITS, LABELS, P = torch.zeros(2, 3), torch.tensor([0, 1]), torch.full((2, 2), 0.5)

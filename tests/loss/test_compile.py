@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.loss.cases import FEW_CASES, Case, assert_close, value_and_gradient
 from torch.func import grad
 
 from softmax_gradient_tampering import (
@@ -11,6 +10,7 @@ from softmax_gradient_tampering import (
     tampered_binary_cross_entropy_with_logits,
     tampered_cross_entropy,
 )
+from tests.loss.cases import FEW_CASES, Case, assert_close, value_and_gradient
 
 
 @pytest.fixture(autouse=True)

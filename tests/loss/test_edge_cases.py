@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
+from softmax_gradient_tampering import tampered_cross_entropy
 from tests.loss.cases import (
     ALPHAS,
     CASES,
@@ -15,8 +17,6 @@ from tests.loss.cases import (
     surrogate,
     value_and_gradient,
 )
-
-from softmax_gradient_tampering import tampered_cross_entropy
 
 
 def assert_laws(logits, target, alpha, **options):

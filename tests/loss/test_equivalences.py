@@ -11,10 +11,10 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.loss.cases import TOLERANCES, assert_close
 from torch import nn
 
 from softmax_gradient_tampering import tampered_cross_entropy
+from tests.loss.cases import TOLERANCES, assert_close
 
 NUM_STEPS = 60
 LR, WEIGHT_DECAY = 0.05, 0.01

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from tests.loss.cases import assert_close, assert_equal
 from torch import nn
 
 from softmax_gradient_tampering import fold_alpha
+from tests.loss.cases import assert_close, assert_equal
 
 
 class TimmLike(nn.Module):

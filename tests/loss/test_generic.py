@@ -3,6 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.func import grad, vmap
+
+from softmax_gradient_tampering import (
+    tamper,
+    tampered_binary_cross_entropy_with_logits,
+    tampered_cross_entropy,
+)
 from tests.loss.cases import (
     ALPHAS,
     FEW_CASES,
@@ -12,14 +20,6 @@ from tests.loss.cases import (
     assert_close,
     assert_equal,
     value_and_gradient,
-)
-from torch import nn
-from torch.func import grad, vmap
-
-from softmax_gradient_tampering import (
-    tamper,
-    tampered_binary_cross_entropy_with_logits,
-    tampered_cross_entropy,
 )
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.loss.cases import assert_close
 
 from softmax_gradient_tampering import tampered_cross_entropy
+from tests.loss.cases import assert_close
 
 GOLDEN = Path(__file__).parent / "golden" / "published_gradients.npz"
 SMOOTHINGS = ("0.0", "0.1")

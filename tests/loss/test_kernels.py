@@ -4,10 +4,10 @@ from itertools import product
 
 import pytest
 import torch
-from tests.loss.cases import OPTION_CASES, Case, assert_close, assert_equal
 
 from softmax_gradient_tampering.loss.kernels import cpu, reference
 from softmax_gradient_tampering.loss.kernels.options import Options
+from tests.loss.cases import OPTION_CASES, Case, assert_close, assert_equal
 
 # In elements: one row at a time, a few rows, a last block that is not full, one block.
 BLOCK_SIZES = (1, 10, 15, cpu.BLOCK_SIZE)

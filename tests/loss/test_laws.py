@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from softmax_gradient_tampering import tampered_cross_entropy
 from tests.loss.cases import (
     ALPHAS,
     CASES,
@@ -18,8 +20,6 @@ from tests.loss.cases import (
     surrogate,
     value_and_gradient,
 )
-
-from softmax_gradient_tampering import tampered_cross_entropy
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

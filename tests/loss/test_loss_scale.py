@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.loss.cases import Case, assert_equal
 from torch import nn
 
 from softmax_gradient_tampering import tampered_cross_entropy
+from tests.loss.cases import Case, assert_equal
 
 LOSS_SCALES = [2.0**exponent for exponent in range(21)]
 BATCH_SIZES = (1, 7, 80, 256)

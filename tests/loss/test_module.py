@@ -7,10 +7,10 @@ from threading import Barrier
 
 import pytest
 import torch
-from tests.loss.cases import OPTION_CASES, Case, assert_equal, value_and_gradient
 from torch import nn
 
 from softmax_gradient_tampering import TamperedCrossEntropyLoss, tampered_cross_entropy
+from tests.loss.cases import OPTION_CASES, Case, assert_equal, value_and_gradient
 
 
 @pytest.mark.parametrize("case", OPTION_CASES, ids=str)

@@ -5,6 +5,8 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
+
+from softmax_gradient_tampering import tampered_cross_entropy
 from tests.loss.cases import (
     ALPHAS,
     DTYPES,
@@ -13,8 +15,6 @@ from tests.loss.cases import (
     surrogate,
     value_and_gradient,
 )
-
-from softmax_gradient_tampering import tampered_cross_entropy
 
 LOW_DTYPES = tuple(dtype for dtype in DTYPES if dtype != torch.float64)
 LARGE_CASES = (*FEW_CASES, Case(shape=(64, 1000)), Case(shape=(64, 100), soft=True))

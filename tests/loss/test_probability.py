@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.loss.cases import ALPHAS, assert_close
 
 from softmax_gradient_tampering import power_transform, stationary_threshold
+from tests.loss.cases import ALPHAS, assert_close
 
 
 def probabilities(shape=(6, 5), seed=0):

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.loss.cases import assert_close, assert_equal
 
 from softmax_gradient_tampering import LogitStatistics, logit_statistics
+from tests.loss.cases import assert_close, assert_equal
 
 GOLDEN = Path(__file__).parent / "golden" / "published_logit_statistics.npz"
 

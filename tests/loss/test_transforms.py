@@ -4,6 +4,9 @@ import pytest
 import torch
 import torch.autograd.forward_ad as fwd
 import torch.nn.functional as F
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+
+from softmax_gradient_tampering import tampered_cross_entropy
 from tests.loss.cases import (
     FEW_CASES,
     OPTION_CASES,
@@ -13,9 +16,6 @@ from tests.loss.cases import (
     surrogate,
     value_and_gradient,
 )
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
-
-from softmax_gradient_tampering import tampered_cross_entropy
 
 ALPHA = 0.25
 OPERATORS = torch.ops.softmax_gradient_tampering

@@ -138,8 +138,8 @@ def test_a_resumption_may_not_destroy_another_run() -> None:
     (older,) = {path.name for path in Path("out/a").glob("checkpoint-*")} - {"checkpoint-3.pth.tar"}
     with pytest.raises(UserError, match=r"last\.pth\.tar of the same folder is further on"):
         train(*DIGITS, "--experiment", "a", "--resume", f"out/a/{older}")
+    words = ("--model", "digits_cnn", "--resume", "out/a/last.pth.tar")
     with pytest.raises(UserError, match="does not fit digits_cnn"):
-        words = ("--model", "digits_cnn", "--resume", "out/a/last.pth.tar")
         train(*DIGITS, "--experiment", "a", *words)
     assert {path: path.read_bytes() for path in Path("out/a").iterdir()} == before
 
@@ -153,7 +153,7 @@ def test_a_begun_epoch_goes_on_with_the_settings_that_chose_its_batches(
     changed: tuple[str, float],
 ) -> None:
     train(*DIGITS, "--experiment", "a", "--max-steps", 8)
-    with pytest.raises(UserError, match="in the middle of an epoch|optimizer is sgd"):
+    with pytest.raises(UserError, match=r"in the middle of an epoch|optimizer is sgd"):
         train(*DIGITS, "--experiment", "a", "--resume", "auto", *changed)
 
 
