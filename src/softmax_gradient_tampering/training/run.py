@@ -11,13 +11,9 @@ from softmax_gradient_tampering.training.distributed import start_processes
 from softmax_gradient_tampering.training.progress import Progress
 from softmax_gradient_tampering.training.run_folder import newest_checkpoint, open_run_folder
 from softmax_gradient_tampering.training.session import Session, evaluate_model
-from softmax_gradient_tampering.training.setup import (
-    Setup,
-    load_checkpoint_weights,
-    load_weights,
-    set_up,
-)
+from softmax_gradient_tampering.training.setup import Setup, set_up
 from softmax_gradient_tampering.training.validation import check_config
+from softmax_gradient_tampering.training.weights import load_checkpoint_weights, load_weights
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,34 @@
 """From a configuration to the objects of a run: the only file that knows them all."""
 
 import logging
-import os
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from timm.data import Mixup, resolve_data_config
 from timm.layers import convert_splitbn_model
 from timm.loss import JsdCrossEntropy
 from timm.models import get_pretrained_cfg, model_parameters
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from softmax_gradient_tampering.data import DataOptions, Dataset, Loader, open_dataset
+from softmax_gradient_tampering.data import DataOptions, Dataset, Loader
 from softmax_gradient_tampering.data.order import counter_hash
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
-from softmax_gradient_tampering.models import PUBLISHED_MODELS, create_model
-from softmax_gradient_tampering.training.checkpoint import load_checkpoint
+from softmax_gradient_tampering.models import create_model
 from softmax_gradient_tampering.training.config import Config
+from softmax_gradient_tampering.training.data_setup import (
+    create_data_options,
+    open_configured_dataset,
+)
 from softmax_gradient_tampering.training.distributed import Processes
 from softmax_gradient_tampering.training.loop import Clipping, LossFn, Trainer
 from softmax_gradient_tampering.training.optimizer import create_optimizer
 from softmax_gradient_tampering.training.precision import Precision, resolve_dtype
 from softmax_gradient_tampering.training.schedule import Schedule
+from softmax_gradient_tampering.training.weights import load_checkpoint_weights, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +73,13 @@ def set_up(config: Config, processes: Processes) -> Setup:
     Raises:
         UserError: the data, the model, or an option is not to be had.
     """
-    dataset = _open_dataset(config)
+    dataset = open_configured_dataset(config)
     if dataset.name == "digits" and processes.device.type == "cpu":
         torch.set_num_threads(1)  # nets of this size lose by threads, badly on a busy machine
     config = resolve(config, dataset)
     torch.manual_seed(counter_hash(config.seed))
     model = _create_model(config, dataset).to(processes.device)
-    data_options = _data_options(config, dataset, model, processes)
+    data_options = create_data_options(config, dataset, model, processes)
     _check_fit(config, model, data_options)
     loaders = dataset.train_loader(data_options), dataset.evaluation_loader(data_options)
     if not sum(loaders[0].batch_sizes):
@@ -166,18 +168,6 @@ def create_loss(config: Config) -> LossFn:
     return loss
 
 
-def _open_dataset(config: Config) -> Dataset:
-    num_channels = config.input_size[0] if config.input_size else 3
-    return open_dataset(
-        config.data_dir,
-        config.dataset,
-        config.cifar,
-        config.train_split,
-        config.val_split,
-        num_channels,
-    )
-
-
 def _create_model(config: Config, dataset: Dataset) -> nn.Module:
     assert config.model is not None
     settings: dict[str, Any] = {
@@ -214,40 +204,6 @@ def _check_fit(config: Config, model: nn.Module, data: DataOptions) -> None:
     model.train()
 
 
-def load_checkpoint_weights(path: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint: the averaged ones where it holds them."""
-    from pathlib import Path
-
-    checkpoint = load_checkpoint(Path(path))
-    weights: dict[str, Tensor] = checkpoint.get("state_dict_ema") or checkpoint["state_dict"]
-    return weights
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor], config: Config) -> None:
-    """Load weights, saying in one line where they do not fit.
-
-    Raises:
-        UserError: they are another model's.
-    """
-    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    own = model.state_dict()
-    missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    shapes = [
-        f"{name} is {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    problems = [f"it lacks {name}" for name in missing]
-    problems += [f"it has {name}" for name in unknown] + shapes
-    if problems:
-        more = f" and {len(problems) - 1} more differences" if len(problems) > 1 else ""
-        raise UserError(
-            f"the checkpoint does not fit {config.model} with {config.num_classes} classes: "
-            f"{problems[0]}{more}; give its --model and --num-classes"
-        )
-    model.load_state_dict(weights)
-
-
 def _set_batch_norm(config: Config, model: nn.Module) -> None:
     momentum, eps = (0.01, 1e-3) if config.bn_tf else (None, None)
     momentum = momentum if config.bn_momentum is None else config.bn_momentum
@@ -278,81 +234,3 @@ def _clipping(config: Config, model: nn.Module) -> Clipping | None:
     # Adaptive clipping leaves the classifier out, as in its paper (arXiv 2102.06171).
     parameters = list(model_parameters(model, exclude_head=config.clip_mode == "agc"))
     return Clipping(config.clip_grad, config.clip_mode, parameters)
-
-
-def _data_options(
-    config: Config, dataset: Dataset, model: nn.Module, processes: Processes
-) -> DataOptions:
-    asked: dict[str, Any] = {
-        "input_size": config.input_size,
-        "img_size": config.img_size,
-        "interpolation": config.interpolation,
-        "crop_pct": config.crop_pct,
-        "mean": config.mean,
-        "std": config.std,
-    }
-    if config.model in PUBLISHED_MODELS:
-        preprocessing = PUBLISHED_MODELS[config.model]
-        asked["interpolation"] = asked["interpolation"] or preprocessing.interpolation
-        asked["crop_pct"] = asked["crop_pct"] or preprocessing.crop_pct
-    if dataset.image_size is not None:
-        asked["input_size"] = dataset.image_size
-    if dataset.statistics is not None:
-        asked["mean"] = asked["mean"] or dataset.statistics[0]
-        asked["std"] = asked["std"] or dataset.statistics[1]
-    try:
-        resolved = resolve_data_config(asked, model=model)
-    except AssertionError as error:
-        raise UserError(
-            f"--mean {config.mean} --std {config.std}: one value, or one for every channel"
-        ) from error
-    num_channels = resolved["input_size"][0]
-    for name in ("mean", "std"):
-        values = resolved[name]
-        if len(values) != num_channels:  # grey images and a model of colour ones: the average
-            resolved[name] = (sum(values) / len(values),) * num_channels
-    return DataOptions(
-        device=processes.device,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        eval_batch_size=config.batch_size * config.validation_batch_size_multiplier,
-        num_workers=min(config.workers, len(os.sched_getaffinity(0))),
-        num_processes=processes.number,
-        process=processes.rank,
-        channels_last=config.channels_last,
-        train_interpolation=config.train_interpolation,
-        no_aug=config.no_aug,
-        scale=config.scale,
-        ratio=config.ratio,
-        hflip=config.hflip,
-        vflip=config.vflip,
-        color_jitter=config.color_jitter,
-        auto_augment=config.aa,
-        aug_splits=config.aug_splits,
-        erasing={
-            "probability": config.reprob,
-            "mode": config.remode,
-            "max_count": config.recount,
-        },
-        resplit=config.resplit,
-        mixup=_mixup(config),
-        mixup_off_epoch=config.mixup_off_epoch,
-        **{name: resolved[name] for name in ("input_size", "mean", "std", "interpolation")},
-        crop_pct=resolved["crop_pct"],
-    )
-
-
-def _mixup(config: Config) -> Mixup | None:
-    if not config.is_mixing:
-        return None
-    with as_user_error("--mixup or --cutmix"):
-        return Mixup(
-            mixup_alpha=config.mixup,
-            cutmix_alpha=config.cutmix,
-            cutmix_minmax=config.cutmix_minmax,
-            prob=config.mixup_prob,
-            switch_prob=config.mixup_switch_prob,
-            mode=config.mixup_mode,
-            label_smoothing=config.smoothing,
-            num_classes=config.num_classes,
-        )

@@ -12,7 +12,8 @@ from softmax_gradient_tampering.training.checkpoint import (
     completed_epochs,
 )
 from softmax_gradient_tampering.training.records import Row
-from softmax_gradient_tampering.training.setup import Setup, load_weights
+from softmax_gradient_tampering.training.setup import Setup
+from softmax_gradient_tampering.training.weights import load_weights
 
 # How a run is run, not what it is: equal runs may differ in these.
 _NOT_IN_ARGS = ("output", "experiment", "local_rank", "validate", "dry_run", "max_steps")
