@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest test-slow bench clean
+.PHONY: demo test lint types pytest bench clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -21,10 +21,7 @@ types: $(STAMP)-dev
 
 # One thread a process: two workers on two cores, and small nets, are faster without more.
 pytest: $(STAMP)-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
-
-test-slow: $(STAMP)-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 bench: $(STAMP)-dev
 	$(BIN)/python benchmarks/bench_step.py

@@ -13,11 +13,15 @@ from timm.models import load_checkpoint as timm_load
 from timm.models import resume_checkpoint
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.loss import fold_alpha
+from softmax_gradient_tampering.training.arguments import parse_arguments
 from softmax_gradient_tampering.training.checkpoint import (
+    OUR_KEY,
     CheckpointFolder,
     completed_epochs,
     load_checkpoint,
 )
+from softmax_gradient_tampering.training.weights import load_checkpoint_weights
 from tests.training.runs import train
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -122,3 +126,15 @@ def test_the_best_are_kept_in_order(
     best = torch.load(tmp_path / "model_best.pth.tar", weights_only=True)
     assert best == {"epoch": expected[0][0]}
     assert torch.load(tmp_path / "last.pth.tar", weights_only=True) == {"epoch": 5}
+
+
+def test_a_folded_checkpoint_stays_marked_and_is_not_folded_again() -> None:
+    train("--epochs", 1, "--output", "out", "--experiment", "a")
+    path = Path("out/a/last.pth.tar")
+    checkpoint = load_checkpoint(path)
+    checkpoint[OUR_KEY]["folded_alpha"] = 0.25
+    torch.save(checkpoint, path)
+    model = timm.create_model("digits_mlp")
+    load_checkpoint_weights(model, path, parse_arguments(["--model", "digits_mlp"]))
+    with pytest.raises(ValueError, match=r"alpha = 0\.25 is already folded"):
+        fold_alpha(model, 0.25)

@@ -72,15 +72,17 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtu
 
 
 def test_validation_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    train("--epochs", 3, "--output", "out", "--experiment", "a")
+    train("--epochs", 3, "--output", "out", "--experiment", "a", "--modify-softmax", 0.25)
     before = sorted(Path().rglob("*"))
-    argv = ["validate", "--resume", "out/a/last.pth.tar", "--modify-softmax", "0.25"]
+    argv = ["validate", "--resume", "out/a/last.pth.tar"]
     assert main(argv) == 0
     assert sorted(Path().rglob("*")) == before
     row = read_summary(Path("out/a/summary.csv"))[-1]
     output = capsys.readouterr().out
     assert f"Val Acc:   {round(4.5 * row['eval_top1']):3d}, {row['eval_top1']:.3f}" in output
-    assert "softmax(alpha z): NLL" in output
+    assert "alpha 0.25 of softmax(alpha z) is the checkpoint's" in output
+    measured = json.loads(Path("out/a/result.json").read_text())["measurements"]
+    assert f"softmax(alpha z): NLL {measured['softmax(alpha z)']['nll']:.4f}" in output
 
 
 def test_gradient_statistics_and_other_sinks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,12 @@ def completed_epochs(checkpoint: dict[str, Any]) -> int:
     return epoch
 
 
+def saved_args(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a checkpoint: a mapping in ours, a Namespace in published ones."""
+    args = checkpoint.get("args", {})
+    return args if isinstance(args, dict) else vars(args)
+
+
 def place(checkpoint: dict[str, Any]) -> tuple[int, int]:
     """How far a checkpoint is: completed epochs, and batches of the next one."""
     position = checkpoint.get(OUR_KEY, {}).get("position", {})

@@ -1,11 +1,12 @@
 """A whole run, told in one screen: set-up, resumption, epochs, evaluation, records."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training import console, records
+from softmax_gradient_tampering.training.checkpoint import saved_args
 from softmax_gradient_tampering.training.config import Config
 from softmax_gradient_tampering.training.distributed import start_processes
 from softmax_gradient_tampering.training.progress import Progress
@@ -13,7 +14,7 @@ from softmax_gradient_tampering.training.run_folder import newest_checkpoint, op
 from softmax_gradient_tampering.training.session import Session, evaluate_model
 from softmax_gradient_tampering.training.setup import Setup, set_up
 from softmax_gradient_tampering.training.validation import check_config
-from softmax_gradient_tampering.training.weights import load_checkpoint_weights, load_weights
+from softmax_gradient_tampering.training.weights import load_checkpoint_weights
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,11 @@ def _validate(setup: Setup, progress: Progress) -> Result:
             raise UserError(f"--resume auto: no checkpoint of --experiment {config.experiment}")
         path = str(newest)
     if path:
-        load_weights(setup.model, load_checkpoint_weights(path), config)
+        checkpoint = load_checkpoint_weights(setup.model, Path(path), config)
+        alpha = saved_args(checkpoint).get("modify_softmax", 0)
+        if alpha and not config.modify_softmax:
+            progress.say(f"alpha {alpha} of softmax(alpha z) is the checkpoint's")
+            setup.config = replace(config, modify_softmax=alpha)
     evaluation = evaluate_model(setup, setup.model, is_measured=True)
     progress.say("\n".join(console.validation_lines(evaluation)))
     return Result("validated", measurements=evaluation.measurements)

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from softmax_gradient_tampering.training.loop import Clipping, LossFn, Trainer
 from softmax_gradient_tampering.training.optimizer import create_optimizer
 from softmax_gradient_tampering.training.precision import Precision, resolve_dtype
 from softmax_gradient_tampering.training.schedule import Schedule
-from softmax_gradient_tampering.training.weights import load_checkpoint_weights, load_weights
+from softmax_gradient_tampering.training.weights import load_checkpoint_weights
 
 logger = logging.getLogger(__name__)
 
@@ -136,8 +137,6 @@ def resolve(config: Config, dataset: Dataset) -> Config:
         )
     if dataset.image_size is not None and config.aug_splits:
         raise UserError(f"--aug-splits needs images in folders; {dataset.name} is kept in memory")
-    if dataset.image_size is not None and config.aug_splits:
-        raise UserError(f"--aug-splits needs images in folders; {dataset.name} is kept in memory")
     default_model = "resnet20" if config.cifar else "resnet18"
     if dataset.name == "digits":
         default_model = "digits_mlp"
@@ -187,7 +186,7 @@ def _create_model(config: Config, dataset: Dataset) -> nn.Module:
     model = create_model(config.model, config.zero_init_last, **settings)
     _set_batch_norm(config, model)
     if config.initial_checkpoint:
-        load_weights(model, load_checkpoint_weights(config.initial_checkpoint), config)
+        load_checkpoint_weights(model, Path(config.initial_checkpoint), config)
     if config.split_bn:
         model = convert_splitbn_model(model, max(config.aug_splits, 2))
     return model

@@ -10,10 +10,11 @@ from softmax_gradient_tampering.training.checkpoint import (
     OUR_KEY,
     Position,
     completed_epochs,
+    saved_args,
 )
 from softmax_gradient_tampering.training.records import Row
 from softmax_gradient_tampering.training.setup import Setup
-from softmax_gradient_tampering.training.weights import load_weights
+from softmax_gradient_tampering.training.weights import load_weights, mark_folded
 
 # How a run is run, not what it is: equal runs may differ in these.
 _NOT_IN_ARGS = ("output", "experiment", "local_rank", "validate", "dry_run", "max_steps")
@@ -90,12 +91,12 @@ def restore(checkpoint: dict[str, Any], setup: Setup) -> RunState:
     """
     config = setup.config
     load_weights(setup.model, checkpoint["state_dict"], config)
-    setup.model.folded_alpha = _ours(checkpoint).get("folded_alpha")  # type: ignore[assignment]
+    mark_folded(setup.model, checkpoint)
     if setup.ema is not None:
         weights = checkpoint.get("state_dict_ema", checkpoint["state_dict"])
         load_weights(setup.ema.module, weights, config)
     if not config.no_resume_opt and "optimizer" in checkpoint:
-        saved = _args(checkpoint).get("opt", config.opt)
+        saved = saved_args(checkpoint).get("opt", config.opt)
         if saved != config.opt:
             raise UserError(
                 f"--opt {config.opt}: the checkpoint's optimizer is {saved}; give that one, or "
@@ -135,7 +136,7 @@ def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Positio
     Raises:
         UserError: in the middle of an epoch they would make its batches other samples.
     """
-    saved, asked = _args(checkpoint), to_mapping(setup.config, leave_out=_NOT_IN_ARGS)
+    saved, asked = saved_args(checkpoint), to_mapping(setup.config, leave_out=_NOT_IN_ARGS)
     changed = {name: saved[name] for name in asked if name in saved and saved[name] != asked[name]}
     if position.batch:
         before = saved["batch_size"] * _ours(checkpoint)["num_processes"]
@@ -161,11 +162,6 @@ def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Positio
         elif _ours(checkpoint):
             lines.append(f"Note: {name} is {asked[name]}, and was {was} in the checkpoint")
     return lines
-
-
-def _args(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    args = checkpoint.get("args", {})
-    return args if isinstance(args, dict) else vars(args)
 
 
 def _ours(checkpoint: dict[str, Any]) -> dict[str, Any]:

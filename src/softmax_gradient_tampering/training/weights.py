@@ -1,19 +1,32 @@
 """Weights out of checkpoints and into models."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.checkpoint import load_checkpoint
+from softmax_gradient_tampering.training.checkpoint import OUR_KEY, load_checkpoint
 from softmax_gradient_tampering.training.config import Config
 
 
-def load_checkpoint_weights(path: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint: the averaged ones where it holds them."""
-    checkpoint = load_checkpoint(Path(path))
-    weights: dict[str, Tensor] = checkpoint.get("state_dict_ema") or checkpoint["state_dict"]
-    return weights
+def load_checkpoint_weights(model: nn.Module, path: Path, config: Config) -> dict[str, Any]:
+    """Load a checkpoint's weights, the averaged ones where it has them; returns the checkpoint.
+
+    Raises:
+        UserError: it cannot be read, or holds another model's weights.
+    """
+    checkpoint = load_checkpoint(path)
+    load_weights(model, checkpoint.get("state_dict_ema") or checkpoint["state_dict"], config)
+    mark_folded(model, checkpoint)
+    return checkpoint
+
+
+def mark_folded(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Carry the mark of a folded alpha over, so that it is not folded in again."""
+    folded_alpha = checkpoint.get(OUR_KEY, {}).get("folded_alpha")
+    if folded_alpha is not None:
+        model.folded_alpha = folded_alpha
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], config: Config) -> None:
