@@ -66,7 +66,7 @@ def train(argv: Sequence[str], program: str = "sgt train") -> None:
 
     config = parse_arguments(argv, program)
 
-    from softmax_gradient_tampering.training import run
+    from softmax_gradient_tampering.training.run import run
 
     run(config)
 

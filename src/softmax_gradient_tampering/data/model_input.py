@@ -54,7 +54,7 @@ class ModelInput:
         targets = labels
         if self.mixup is not None:
             self.mixup.mixup_enabled = not 0 < self.mixup_off_epoch <= epoch
-            seed_generators(self.seed, epoch, int(indices[0]), 2)
+            seed_generators(self.seed, epoch, int(indices[0]), 2, device=self.device)
             images, targets = self.mixup(images, labels)
         return Batch(images, targets, labels)
 
@@ -65,5 +65,6 @@ class ModelInput:
             num_clean = len(images) // self.erasing.num_splits
         for number in range(num_clean, len(images)):
             split, sample = divmod(number, len(indices))
-            seed_generators(self.seed, epoch, int(indices[sample]), 1, split)
+            counters = (self.seed, epoch, int(indices[sample]), 1, split)
+            seed_generators(*counters, device=self.device)
             self.erasing(images[number])

@@ -17,7 +17,8 @@ from softmax_gradient_tampering.studies.statistics import (
     mean_interval,
     paired_difference,
 )
-from softmax_gradient_tampering.training import Config, Result, run
+from softmax_gradient_tampering.training.config import Config
+from softmax_gradient_tampering.training.run import Result, run
 
 ALPHAS = (1.0, 0.25)
 CONFIG = Config(

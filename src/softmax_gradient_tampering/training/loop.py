@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from softmax_gradient_tampering.data import Loader
 from softmax_gradient_tampering.data.loader import Batch
-from softmax_gradient_tampering.data.order import counter_hash
+from softmax_gradient_tampering.data.order import counter_hash, seed_torch
 from softmax_gradient_tampering.training.distributed import Processes
 from softmax_gradient_tampering.training.precision import Precision
 
@@ -123,7 +123,7 @@ def train_one_epoch(
         group = sizes[first : first + accumulation]
         is_update = number == first + len(group) - 1
         # Generators are set for every batch, so that a resumed run needs no state of them.
-        torch.manual_seed(counter_hash(trainer.seed, epoch, number, trainer.rank))
+        seed_torch(counter_hash(trainer.seed, epoch, number, trainer.rank), batch.images.device)
         share = sizes[number] / sum(group)
         loss, logits, grad_range = _forward_backward(
             trainer, batch, share, is_update, wants_grad_range(number)
