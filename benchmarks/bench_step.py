@@ -10,7 +10,6 @@ import copy
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,6 @@ from softmax_gradient_tampering.data.factory import MemoryDataset
 from softmax_gradient_tampering.data.folder import find_split
 from softmax_gradient_tampering.data.memory import Images, MemoryTrainLoader
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
-from softmax_gradient_tampering.training import setup as setup_module
 from softmax_gradient_tampering.training.config import Config
 from softmax_gradient_tampering.training.distributed import start_processes
 from softmax_gradient_tampering.training.loop import Outcome, Tally, train_one_epoch
@@ -59,9 +57,7 @@ def set_up_resnet(device: str, num_batches: int) -> Setup:
         lr=0.01,
         device=device,
     )
-    # The one thing that a run does not offer: data of one's own, in memory.
-    with mock.patch.object(setup_module, "open_dataset", return_value=dataset):
-        return set_up(config, start_processes(device))
+    return set_up(config, start_processes(device), dataset)
 
 
 def set_up_digits(device: str) -> Setup:

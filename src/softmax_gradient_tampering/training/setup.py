@@ -68,13 +68,18 @@ class Setup:
         return self.config.modify_softmax or 1.0
 
 
-def set_up(config: Config, processes: Processes) -> Setup:
+def set_up(config: Config, processes: Processes, dataset: Dataset | None = None) -> Setup:
     """Make the objects of a run.
+
+    Args:
+        config: the configuration.
+        processes: the run's processes.
+        dataset: data of one's own, in place of what the configuration names.
 
     Raises:
         UserError: the data, the model, or an option is not to be had.
     """
-    dataset = open_configured_dataset(config)
+    dataset = dataset or open_configured_dataset(config)
     if dataset.name == "digits" and processes.device.type == "cpu":
         torch.set_num_threads(1)  # nets of this size lose by threads, badly on a busy machine
     config = resolve(config, dataset)
