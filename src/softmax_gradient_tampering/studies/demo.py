@@ -58,8 +58,8 @@ def main(argv: Sequence[str]) -> None:
     console.print(_table(arms))
     console.print(
         "NLL and ECE are of the test set. Intervals are Student t over seeds, differences\n"
-        "paired by seed; * excludes 0, uncorrected for the number of lines. Nothing was tuned\n"
-        "for either arm, so a difference here is no claim about tuned training.",
+        "paired by seed; * excludes 0, uncorrected for the number of lines. Nothing was\n"
+        "tuned for either arm: a difference here is no claim about tuned training.",
         highlight=False,
     )
     print(
