@@ -22,8 +22,9 @@ ALLOWED = {
         *("torch", "timm", "torchvision", "yaml", "rich", "wandb"),
         *("errors", "loss", "models", "data"),
     },
+    "recipes": {"yaml", "errors", "training"},
     "studies": {"numpy", "scipy", "matplotlib", "rich", "errors", "training"},
-    "cli": {"errors", "training", "studies", NAME},
+    "cli": {"errors", "training", "recipes", "studies", NAME},
     "__init__": {"loss"},
 }
 # Of training, studies see these modules alone, never the loop.

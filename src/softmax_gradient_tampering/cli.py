@@ -1,8 +1,9 @@
-"""The command line: `sgt train | validate | demo`."""
+"""The command line: `sgt train | validate | recipes | demo`."""
 
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 
@@ -14,6 +15,7 @@ Softmax gradient tampering: train, validate, try it out.
 commands:
   train      train a classifier; the same program as train.py
   validate   evaluate a checkpoint: train --validate
+  recipes    the published experiments: list, show, schedule
   demo       train on handwritten digits with and without tampering, and compare
 
 `sgt COMMAND --help` says more of each.
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"sgt {__version__}")
         return 0
-    commands = {"train": train, "validate": validate, "demo": demo}
+    commands = {"train": train, "validate": validate, "recipes": recipes, "demo": demo}
     command = commands.get(words[0])
     if command is None:
         print(f"sgt: error: unknown command {words[0]!r}; see sgt --help", file=sys.stderr)
@@ -64,7 +66,7 @@ def run_command(name: str, command: Callable[[Sequence[str]], None], argv: Seque
 def train(argv: Sequence[str], program: str = "sgt train") -> None:
     from softmax_gradient_tampering.training.arguments import parse_arguments
 
-    config = parse_arguments(argv, program)
+    config = parse_arguments(argv, program, find_recipe)
 
     from softmax_gradient_tampering.training.run import run
 
@@ -73,6 +75,18 @@ def train(argv: Sequence[str], program: str = "sgt train") -> None:
 
 def validate(argv: Sequence[str]) -> None:
     train([*argv, "--validate"], program="sgt validate")
+
+
+def recipes(argv: Sequence[str]) -> None:
+    from softmax_gradient_tampering.recipes.command import main as run_recipes
+
+    run_recipes(argv)
+
+
+def find_recipe(name: str) -> Path:
+    from softmax_gradient_tampering.recipes.catalogue import recipe_path
+
+    return recipe_path(name)
 
 
 def demo(argv: Sequence[str]) -> None:

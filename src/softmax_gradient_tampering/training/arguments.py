@@ -4,7 +4,7 @@ import argparse
 import difflib
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -14,10 +14,20 @@ from softmax_gradient_tampering.training.config import Config
 
 FIELDS = {field.name: field for field in fields(Config)}
 TYPES = get_type_hints(Config)
+PUBLISHED_KEY = "published"
 
 
-def parse_arguments(argv: Sequence[str], program: str = "sgt train") -> Config:
+def parse_arguments(
+    argv: Sequence[str],
+    program: str = "sgt train",
+    find_recipe: Callable[[str], Path] | None = None,
+) -> Config:
     """The Config of a command line; a --config file's values stand in for the defaults.
+
+    Args:
+        argv: the command line.
+        program: its name in messages.
+        find_recipe: gives the file of a --recipe by name.
 
     Hyphens and underscores in flag names are one; unambiguous beginnings of a name do.
 
@@ -28,7 +38,11 @@ def parse_arguments(argv: Sequence[str], program: str = "sgt train") -> Config:
     """
     parser = build_parser(program)
     namespace = vars(parser.parse_args([_hyphenated(word) for word in argv]))
-    path = namespace.pop("config", None)
+    path, recipe = namespace.pop("config", None), namespace.pop("recipe", None)
+    if recipe is not None and (path or find_recipe is None):
+        raise UserError(f"--recipe {recipe}: give it alone, without --config")
+    if recipe is not None and find_recipe is not None:
+        path = find_recipe(recipe)
     config = load_config(Path(path)) if path else Config()
     return replace(config, **{name: _frozen(value) for name, value in namespace.items()})
 
@@ -51,6 +65,7 @@ def load_config(path: Path) -> Config:
     if not isinstance(loaded, dict):
         raise UserError(f"--config {path}: expected `name: value` lines, got {loaded!r:.60}")
     values = {}
+    loaded.pop(PUBLISHED_KEY, None)  # a recipe's published figures
     for key, value in loaded.items():
         name = str(key).replace("-", "_")
         if name not in FIELDS:
@@ -67,7 +82,7 @@ def to_mapping(config: Config, leave_out: Sequence[str] = ()) -> dict[str, Any]:
 
 def build_parser(program: str) -> argparse.ArgumentParser:
     """The argparse parser of Config's fields, grouped as they are."""
-    parser = _Parser(
+    parser = ArgumentParser(
         prog=program,
         description="Train image classifiers, with or without softmax gradient tampering. "
         "Without any data it trains on scikit-learn's handwritten digits.",
@@ -75,6 +90,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
     )
     parser.add_argument("--config", metavar="FILE", help="a recipe, or the args.yaml of any run")
+    parser.add_argument("--recipe", metavar="NAME", help="a published experiment: sgt recipes")
     for name, field in FIELDS.items():
         kwargs: dict[str, Any] = {"help": _help(name)}
         single, kind = _kind(TYPES[name])
@@ -95,7 +111,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class ArgumentParser(argparse.ArgumentParser):
     """Raises UserError in the place of usage and exit, and names the nearest flag."""
 
     def error(self, message: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """The processes of a run: torchrun's environment, and what they tell each other."""
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from softmax_gradient_tampering.errors import UserError, first_line
 
 T = TypeVar("T")
+_GRACE_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class Processes:
 
     def close(self) -> None:
         if self.number > 1 and dist.is_initialized():
+            # The backend's threads need the interpreter lock to let go of the last tensors, and
+            # its destructor waits for them while holding it: seen to hang with torch 2.9.
+            time.sleep(_GRACE_S)
             dist.destroy_process_group()
 
 

@@ -81,6 +81,16 @@ class Schedule:
         return isinstance(self._timm, PlateauLRScheduler)
 
 
+def epoch_rates(config: Config) -> list[float]:
+    """The learning rate during every epoch of a configuration."""
+    schedule = Schedule(config, torch.optim.SGD([torch.zeros(1)], lr=config.lr))
+    rates = []
+    for epoch in range(schedule.num_epochs):
+        schedule.start_epoch(epoch)
+        rates.append(schedule.current())
+    return rates
+
+
 _PLATEAU_STATE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
