@@ -78,7 +78,7 @@ class Trainer:
     Attributes:
         model: as it is called: wrapped for several processes, compiled.
         optimizer: over the parameters of the model.
-        loss_fn: of float32 logits and targets, the mean over the batch.
+        loss_fn: of logits, float32 at least, and targets: the mean over the batch.
         precision: of the forward pass, and the loss scale.
         seed: of the random numbers that the model draws (dropout).
         rank: this process's number, likewise.
@@ -142,7 +142,7 @@ def _forward_backward(
         model.require_backward_grad_sync = is_update
     with trainer.precision.forward():
         logits = model(batch.images)
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     loss = trainer.loss_fn(logits, batch.targets)
     grad_range = None
     if wants_grad_range:
