@@ -107,7 +107,7 @@ def report(value: Tensor, surrogate: Tensor) -> Tensor:
         return _ForwardModeReport.apply(value, surrogate)
     if not is_compiled_transform():
         return _Report.apply(value, surrogate)  # dynamo traces no Function that has a jvp
-    # Before torch 2.12 a compiled torch.func transform passes over a Function's backward,
+    # With torch 2.9 and 2.11 a compiled torch.func transform passes over a Function's backward,
     # without a word; these operations it cannot mistake.
     zero = torch.where(surrogate.isfinite(), surrogate - surrogate.detach(), 0)
     return value.detach() + zero
