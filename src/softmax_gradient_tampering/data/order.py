@@ -91,19 +91,25 @@ class BatchPlan:
 
     def sizes(self) -> list[int]:
         """The size of a process's share of every batch of an epoch."""
+        num_full, share, last = self._shares()
+        return [share] * num_full + [last] * (last > 0)
+
+    def _shares(self) -> tuple[int, int, int]:
+        """The number of full batches, a process's share of one, and of the last batch, or 0."""
         num_full, rest = divmod(self.num_samples, self.batch_size * self.num_processes)
-        sizes = [self.batch_size // self.multiple * self.multiple] * num_full
+        share = self.batch_size // self.multiple * self.multiple
         last = rest // (self.num_processes * self.multiple) * self.multiple
-        if last and not (sizes and (self.drop_last or last == 1)):
-            sizes.append(last)
-        return sizes
+        if num_full and (self.drop_last or last == 1):
+            last = 0
+        return num_full, share, last
 
     def __len__(self) -> int:
         return len(self.sizes())
 
     def batch(self, order: Tensor, number: int, process: int) -> Tensor:
         """The sample indices of a process's share of batch `number`."""
-        size = self.sizes()[number]
+        num_full, share, last = self._shares()
+        size = share if number < num_full else last
         start = number * self.batch_size * self.num_processes + process * size
         return order[start : start + size]
 
