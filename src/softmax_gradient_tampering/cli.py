@@ -1,4 +1,4 @@
-"""The command line: `sgt train | validate | recipes | demo`."""
+"""The command line: `sgt train | validate | recipes | checkpoint | demo`."""
 
 import sys
 import warnings
@@ -13,10 +13,11 @@ usage: sgt [--version] [--help] COMMAND ...
 Softmax gradient tampering: train, validate, try it out.
 
 commands:
-  train      train a classifier; the same program as train.py
-  validate   evaluate a checkpoint: train --validate
-  recipes    the published experiments: list, show, schedule
-  demo       train on handwritten digits with and without tampering, and compare
+  train       train a classifier; the same program as train.py
+  validate    evaluate a checkpoint: train --validate
+  recipes     the published experiments: list, show, schedule
+  checkpoint  show what is in a checkpoint
+  demo        train on handwritten digits with and without tampering, and compare
 
 `sgt COMMAND --help` says more of each.
 """
@@ -33,7 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"sgt {__version__}")
         return 0
-    commands = {"train": train, "validate": validate, "recipes": recipes, "demo": demo}
+    commands = {
+        "train": train,
+        "validate": validate,
+        "recipes": recipes,
+        "checkpoint": checkpoint,
+        "demo": demo,
+    }
     command = commands.get(words[0])
     if command is None:
         print(f"sgt: error: unknown command {words[0]!r}; see sgt --help", file=sys.stderr)
@@ -81,6 +88,12 @@ def recipes(argv: Sequence[str]) -> None:
     from softmax_gradient_tampering.recipes.command import main as run_recipes
 
     run_recipes(argv)
+
+
+def checkpoint(argv: Sequence[str]) -> None:
+    from softmax_gradient_tampering.training.checkpoint_command import main as run_checkpoint
+
+    run_checkpoint(argv)
 
 
 def find_recipe(name: str) -> Path:
