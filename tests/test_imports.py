@@ -19,7 +19,7 @@ ALLOWED = {
     "models": {"torch", "timm", "errors"},
     "data": {"torch", "timm", "numpy", "PIL", "sklearn", "errors"},
     "training": {
-        *("torch", "timm", "torchvision", "yaml", "rich", "wandb"),
+        *("torch", "timm", "torchvision", "numpy", "yaml", "rich", "wandb"),
         *("errors", "loss", "models", "data"),
     },
     "recipes": {"yaml", "errors", "training"},

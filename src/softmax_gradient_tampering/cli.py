@@ -7,6 +7,8 @@ from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 
+Command = Callable[[Sequence[str]], int | None]  # arguments to exit code, None being 0
+
 HELP = """\
 usage: sgt [--version] [--help] COMMAND ...
 
@@ -24,7 +26,7 @@ commands:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    """Run a command; returns the exit code: 0, 2 for a user's mistake, 143 or 130 when stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"sgt {__version__}")
         return 0
-    commands = {
+    commands: dict[str, Command] = {
         "train": train,
         "validate": validate,
         "recipes": recipes,
@@ -48,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(f"sgt {words[0]}", command, words[1:])
 
 
-def run_command(name: str, command: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+def run_command(name: str, command: Command, argv: Sequence[str]) -> int:
     """Run a command, turning a user's mistake into one line and exit code 2."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
-        command(argv)
+        return command(argv) or 0
     except UserError as error:
         _print_error(f"{name}: error: {error}", is_local=error.is_local)
         return 2
@@ -67,17 +69,16 @@ def run_command(name: str, command: Callable[[Sequence[str]], None], argv: Seque
     except KeyboardInterrupt:
         _print_error(f"{name}: interrupted; a training run goes on with --resume auto")
         return 130
-    return 0
 
 
-def train(argv: Sequence[str], program: str = "sgt train") -> None:
+def train(argv: Sequence[str], program: str = "sgt train") -> int:
     from softmax_gradient_tampering.training.arguments import parse_arguments
 
     config = parse_arguments(argv, program, find_recipe)
 
     from softmax_gradient_tampering.training.run import run
 
-    run(config)
+    return run(config).exit_code
 
 
 def validate(argv: Sequence[str]) -> None:

@@ -114,7 +114,6 @@ def test_gradient_statistics_and_other_sinks(capsys: pytest.CaptureFixture[str])
         ("--modify-softmax", 1.5),
         ("--modify-softmax", 0.25, "--opt", "adahessian", "--lr", 0.01),
         ("-b", 673),  # a last batch of one sample is left out
-        ("--lr", 1e9),  # nan is reported, not a crash
     ],
     ids=lambda words: " ".join(map(str, words)),
 )

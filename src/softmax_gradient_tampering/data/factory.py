@@ -12,7 +12,7 @@ from timm.data.random_erasing import RandomErasing
 from softmax_gradient_tampering.data.cifar import load_cifar
 from softmax_gradient_tampering.data.digits import load_digits
 from softmax_gradient_tampering.data.folder import open_folder, open_timm_dataset
-from softmax_gradient_tampering.data.loader import Loader
+from softmax_gradient_tampering.data.loader import Loader, TrainLoader
 from softmax_gradient_tampering.data.memory import (
     Augmentation,
     Images,
@@ -111,7 +111,7 @@ class Dataset(Protocol):
     image_size: tuple[int, int, int] | None
     statistics: Statistics | None
 
-    def train_loader(self, options: DataOptions) -> Loader: ...
+    def train_loader(self, options: DataOptions) -> TrainLoader: ...
 
     def evaluation_loader(self, options: DataOptions) -> Loader: ...
 
@@ -135,7 +135,7 @@ class MemoryDataset:
         channels, height, width = self.train.images.shape[1:]
         self.image_size: tuple[int, int, int] | None = (channels, height, width)
 
-    def train_loader(self, options: DataOptions) -> Loader:
+    def train_loader(self, options: DataOptions) -> TrainLoader:
         augmentation = Augmentation()
         if self.pad and not options.no_aug:
             augmentation = Augmentation(self.pad, options.hflip, options.vflip)
@@ -165,7 +165,7 @@ class SampleDataset:
         self.num_classes = _count_classes(self.train)
         self.num_train, self.num_val = len(self.train), len(self.val)
 
-    def train_loader(self, options: DataOptions) -> Loader:
+    def train_loader(self, options: DataOptions) -> TrainLoader:
         with as_user_error("--aa, --scale, --ratio, --color-jitter or --img-size"):
             transforms = create_transform(
                 options.input_size,

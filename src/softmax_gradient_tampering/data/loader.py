@@ -35,3 +35,11 @@ class Loader(Protocol):
     def __len__(self) -> int:
         """Batches of an epoch."""
         ...
+
+
+class TrainLoader(Loader, Protocol):
+    """A loader of training batches, which can tell what is in one without loading it."""
+
+    def names(self, epoch: int, number: int) -> list[str]:
+        """The samples of a batch, by file where they are files."""
+        ...

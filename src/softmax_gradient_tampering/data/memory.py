@@ -65,6 +65,11 @@ class MemoryTrainLoader:
             images = self._augment(indices, seed, epoch)
             yield self.model_input(images, self.data.labels[indices], epoch, indices)
 
+    def names(self, epoch: int, number: int) -> list[str]:
+        order = epoch_order(self.plan.num_samples, self.model_input.seed, epoch)
+        indices = self.plan.batch(order, number, self.process)
+        return [f"sample {index}" for index in indices.tolist()]
+
     def _augment(self, indices: Tensor, seed: int, epoch: int) -> Tensor:
         pad, hflip, vflip = self.augmentation
         if not (pad or hflip or vflip):

@@ -64,7 +64,7 @@ class Samples(Dataset[Any]):
             image, label = self._read(index)
         except Exception as error:
             # Image decoders raise anything from OSError to SyntaxError.
-            return Unreadable(self._name(index), f"{type(error).__name__}: {error}")
+            return Unreadable(self.name(index), f"{type(error).__name__}: {error}")
         if self.seed is not None:
             seed_generators(self.seed, epoch, index)
         if not self.num_splits:
@@ -82,7 +82,8 @@ class Samples(Dataset[Any]):
         with file, Image.open(file) as image:
             return image.convert(self.mode), int(label)
 
-    def _name(self, index: int) -> str:
+    def name(self, index: int) -> str:
+        """A sample's file, or its number where it is none."""
         reader = getattr(self.base, "reader", None)
         return str(reader.filename(index, absolute=True)) if reader else f"sample {index}"
 
@@ -146,16 +147,24 @@ class SampleTrainLoader:
         self.process = process
         self.batch_sizes = plan.sizes()
         self.num_samples = sum(self.batch_sizes) * plan.num_processes
+        self._samples = samples
         self._pool = _WorkerPool(samples, model_input, num_workers)
 
     def __len__(self) -> int:
         return len(self.batch_sizes)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        order = epoch_order(self.plan.num_samples, self._pool.model_input.seed, epoch)
+        order = self._order(epoch)
         numbers = range(start, len(self))
         batches = [self.plan.batch(order, number, self.process) for number in numbers]
         return self._pool.batches(epoch, batches)
+
+    def names(self, epoch: int, number: int) -> list[str]:
+        indices = self.plan.batch(self._order(epoch), number, self.process)
+        return [self._samples.name(index) for index in indices.tolist()]
+
+    def _order(self, epoch: int) -> Tensor:
+        return epoch_order(self.plan.num_samples, self._pool.model_input.seed, epoch)
 
 
 class SampleEvaluationLoader:
@@ -191,5 +200,6 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _leave_signals_to_the_trainer(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the trainer alone decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Signals to the whole process group, as by Ctrl-C or a cluster, are for the trainer alone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: it is missing, damaged, or asks for code to be run.
     """
     try:
+        damaged = _damaged_part(path)
+        if damaged is not None:
+            raise UserError(f"{path}: damaged, the checksum of {damaged} does not match")
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: not loaded, damaged or unsafe ({first_line(error)})") from error
     except Exception as error:
@@ -103,7 +109,8 @@ class CheckpointFolder:
     def save_epoch(self, checkpoint: dict[str, Any], epoch: int) -> None:
         """Write model_best and checkpoint-<epoch>, as far as it is among the best, and last.
 
-        `last` comes last: a run killed before it does the epoch again, and these files too.
+        `last` comes last: a run killed before it does the epoch again, and these files too. The
+        one before stays as `previous`, for the case that the disk damages the new one.
         """
         new = self.folder / ".new.pth.tar"
         write_whole(new, lambda file: torch.save(checkpoint, file))
@@ -112,7 +119,10 @@ class CheckpointFolder:
         kept = {f"checkpoint-{kept}.pth.tar" for kept, _ in self.best} if self.num_best else set()
         if f"checkpoint-{epoch}.pth.tar" in kept:
             copy_whole(new, self.folder / f"checkpoint-{epoch}.pth.tar")
-        rename(new, self.folder / "last.pth.tar")
+        last = self.folder / "last.pth.tar"
+        if last.exists():
+            copy_whole(last, self.folder / "previous.pth.tar")
+        rename(new, last)
         for path in self.folder.glob("checkpoint-*.pth.tar"):
             if path.name not in kept:
                 path.unlink()
@@ -130,15 +140,48 @@ class CheckpointFolder:
         """The recovery checkpoints, the newest first."""
         return sorted(self.folder.glob("recovery-*.pth.tar"), key=_numbers, reverse=True)
 
+    def remove_spares(self) -> None:
+        """Remove what a finished run needs no more."""
+        for path in [*self.recoveries(), self.folder / "previous.pth.tar"]:
+            path.unlink(missing_ok=True)
+
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest whole checkpoint, and its path; damaged ones are named and passed over."""
-        last = self.folder / "last.pth.tar"
-        for path in [*self.recoveries(), *([last] if last.exists() else [])]:
-            try:
-                return path, load_checkpoint(path)
-            except UserError as error:
-                print(f"passed over: {error}")
+        last = _load_whole(self.folder / "last.pth.tar")
+        for path in self.recoveries():
+            if last is not None and _numbers(path)[0] < place(last[1])[0]:
+                break  # of the epoch before
+            recovery = _load_whole(path)
+            if recovery is not None:
+                return recovery
+        if last is not None:
+            return last
+        kept = sorted(self.folder.glob("checkpoint-*.pth.tar"), key=_numbers, reverse=True)
+        older = [self.folder / "previous.pth.tar", *kept]
+        return next((found for path in older if (found := _load_whole(path)) is not None), None)
+
+
+def _load_whole(path: Path) -> tuple[Path, dict[str, Any]] | None:
+    """A checkpoint, or None where there is none or it is damaged, which is said."""
+    if not path.exists():
         return None
+    try:
+        return path, load_checkpoint(path)
+    except UserError as error:
+        print(f"passed over: {error}")
+        return None
+
+
+def _damaged_part(path: Path) -> str | None:
+    """The first part of a file of torch's whose checksum (CRC-32) does not match.
+
+    torch.load does not compare the checksums that torch.save writes. Files of the format before
+    torch 1.6 have none.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as parts:
+        return parts.testzip()
 
 
 def _numbers(path: Path) -> list[int]:

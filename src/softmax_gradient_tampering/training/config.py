@@ -168,6 +168,9 @@ class Config:
     eval_metric: str = flag(
         "top1", "metric of the best checkpoint", choices=("top1", "top5", "loss")
     )
+    on_nonfinite: str = flag(
+        "stop", "what to do when a loss or gradient is not finite", choices=("stop", "skip")
+    )
     checkpoint_hist: int = flag(2, "best checkpoints kept")
     recovery_interval: int = flag(0, "optimizer steps between recovery checkpoints; 0 none")
     validate: bool = flag(False, "evaluate only, and write nothing", "-v")
@@ -175,6 +178,7 @@ class Config:
     dry_run: bool = flag(False, "resolve everything, print it, train nothing")
     log_interval: int = flag(20, "batches between progress lines")
     per_line: bool = flag(False, "progress lines on a terminal too")
+    filter_norms: bool = flag(False, "record every filter's norm, and count zeroed ones")
     log: tuple[str, ...] = flag((), "further sinks", choices=("tensorboard", "wandb"))
     log_wandb: bool = flag(False, "the same as --log wandb")
 

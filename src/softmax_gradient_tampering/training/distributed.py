@@ -47,6 +47,18 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
+    def most(self, numbers: list[int]) -> list[int]:
+        """The largest of each number over all processes, met on the CPU."""
+        if self.number == 1:
+            return numbers
+        largest = torch.tensor(numbers)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return [int(value) for value in largest]
+
+    def all_agree(self, condition: bool) -> bool:
+        """Whether a condition holds in all processes."""
+        return self.most([int(not condition)]) == [0]
+
     def from_first(self, value: T) -> T:
         """Rank 0's value."""
         if self.number == 1:
@@ -87,8 +99,20 @@ def start_processes(device_name: str | None) -> Processes:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = _find_device(device_name, local_rank)
     if number > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Agreements between processes go by the CPU, so that no step waits for a GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return Processes(number, rank, device)
+
+
+def launch_id() -> str | None:
+    """What torchrun calls this launch, the same after its restarts; None without one."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return None if name == "none" else name  # its name where none was given
+
+
+def is_restart() -> bool:
+    """Whether torchrun started these processes in the place of ones that failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def is_first_process() -> bool:

@@ -1,11 +1,11 @@
 """One evaluation, for training, --validate and studies: exact on any number of processes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from softmax_gradient_tampering.data import Loader
 from softmax_gradient_tampering.loss import logit_statistics
@@ -46,6 +46,7 @@ def evaluate(
     processes: Processes,
     precision: Precision,
     scales: Iterable[tuple[str, float]] = (),
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Evaluate every sample of a loader's data set once, over all processes.
 
@@ -58,30 +59,30 @@ def evaluate(
         processes: the run's processes.
         precision: of the forward pass; the loss and the statistics are float32.
         scales: (name, factor of the logits) to measure the calibration at.
+        after_batch: called equally often by all processes; it may raise, to end the evaluation.
     """
-    device = processes.device
-    counts = torch.zeros(3, dtype=torch.int64, device=device)  # samples, top-1, top-5
-    sums = torch.zeros(5, dtype=torch.float64, device=device)  # loss, norm, mean, max, var
-    calibrations = {name: Calibration(scale, device) for name, scale in scales}
+    totals = _Totals(processes.device)
+    calibrations = {name: Calibration(scale, processes.device) for name, scale in scales}
+    # Shares differ by one sample, so that the last process may have a batch less.
+    num_common = -processes.most([-len(loader)])[0]
     was_training = model.training
     model.eval()
-    for images, _, labels in loader.epoch(0):
-        with precision.forward():
-            logits = model(images)
-        logits = logits.float()
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        number = torch.full((), len(labels), device=device)
-        counts += torch.stack([number, ranked[:, 0].sum(), ranked.sum()])
-        loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
-        statistics = logit_statistics(logits)
-        sums += torch.stack([loss, *(len(labels) * mean for mean in statistics)])
-        for calibration in calibrations.values():
-            calibration.add(logits, labels)
-    model.train(was_training)
+    try:
+        for number, (images, _, labels) in enumerate(loader.epoch(0)):
+            with precision.forward():
+                logits = model(images)
+            logits = logits.float()
+            totals.add(logits, labels)
+            for calibration in calibrations.values():
+                calibration.add(logits, labels)
+            if number < num_common:
+                after_batch()
+    finally:
+        model.train(was_training)
 
-    num_samples, num_correct, num_top5 = processes.sum(counts).tolist()
+    num_samples, num_correct, num_top5 = processes.sum(totals.counts).tolist()
     assert num_samples == loader.num_samples, f"{num_samples} of {loader.num_samples} evaluated"
-    loss_mean, *logit_means = (processes.sum(sums) / num_samples).tolist()
+    loss_mean, *logit_means = (processes.sum(totals.sums) / num_samples).tolist()
     return Evaluation(
         num_samples=num_samples,
         num_correct=num_correct,
@@ -91,3 +92,24 @@ def evaluate(
         logits=(logit_means[0], logit_means[1], logit_means[2], logit_means[3]),
         measurements={name: c.result(processes) for name, c in calibrations.items()},
     )
+
+
+class _Totals:
+    """Sums over the samples of this process.
+
+    Attributes:
+        counts: samples, correct first predictions, correct among the first five: (3,) int64.
+        sums: loss, and the logits' norm, mean, max, var: (5,) float64.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+        self.sums = torch.zeros(5, dtype=torch.float64, device=device)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        number = torch.full((), len(labels), device=logits.device)
+        self.counts += torch.stack([number, ranked[:, 0].sum(), ranked.sum()])
+        loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
+        statistics = logit_statistics(logits)
+        self.sums += torch.stack([loss, *(len(labels) * mean for mean in statistics)])

@@ -12,6 +12,7 @@ from softmax_gradient_tampering.data import Loader
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.data.order import counter_hash, seed_torch
 from softmax_gradient_tampering.training.distributed import Processes
+from softmax_gradient_tampering.training.finiteness import gradients_are_finite
 from softmax_gradient_tampering.training.precision import Precision
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
@@ -68,6 +69,7 @@ class Outcome(NamedTuple):
     batch: Batch
     is_update: bool
     is_skipped: bool
+    is_finite: Tensor  # 0-d bool: the losses so far of this optimizer step, then its gradient
     grad_range: tuple[Tensor, Tensor] | None
 
 
@@ -85,6 +87,9 @@ class Trainer:
         accumulation: batches of an optimizer step.
         clipping: of the gradient, or None.
         ema: the averaged model and the bare model that it averages, or None.
+        skips_nonfinite: leave out optimizer steps whose loss or gradient is not finite, and
+            such losses from the tally; this reads a value from the device in every step.
+        all_agree: whether a condition holds in all processes.
     """
 
     model: nn.Module
@@ -96,6 +101,8 @@ class Trainer:
     accumulation: int = 1
     clipping: Clipping | None = None
     ema: tuple[ModelEmaV3, nn.Module] | None = None
+    skips_nonfinite: bool = False
+    all_agree: Callable[[bool], bool] = bool
 
 
 def train_one_epoch(
@@ -118,6 +125,7 @@ def train_one_epoch(
     """
     trainer.model.train()
     sizes, accumulation = loader.batch_sizes, trainer.accumulation
+    is_finite = torch.ones((), dtype=torch.bool)
     for number, batch in enumerate(loader.epoch(epoch, start), start):
         first = number - number % accumulation
         group = sizes[first : first + accumulation]
@@ -128,9 +136,13 @@ def train_one_epoch(
         loss, logits, grad_range = _forward_backward(
             trainer, batch, share, is_update, wants_grad_range(number)
         )
-        is_skipped = is_update and _update(trainer)
-        tally.add(loss, logits, batch)
-        yield Outcome(number, loss, logits, batch, is_update, is_skipped, grad_range)
+        is_finite = loss.isfinite() if number == first else is_finite & loss.isfinite()
+        is_skipped = False
+        if is_update:
+            is_finite, is_skipped = _update(trainer, is_finite)
+        if not trainer.skips_nonfinite or loss.isfinite():
+            tally.add(loss, logits, batch)
+        yield Outcome(number, loss, logits, batch, is_update, is_skipped, is_finite, grad_range)
 
 
 def _forward_backward(
@@ -154,8 +166,16 @@ def _forward_backward(
     return loss.detach(), logits.detach(), grad_range
 
 
-def _update(trainer: Trainer) -> bool:
-    """Step the optimizer; returns whether an overflow made it skip the step."""
+def _update(trainer: Trainer, losses_are_finite: Tensor) -> tuple[Tensor, bool]:
+    """Step the optimizer; returns whether all was finite, and whether the step was skipped."""
+    is_finite = losses_are_finite
+    if not trainer.precision.scaler.is_enabled():  # which looks at the gradients itself
+        groups = trainer.optimizer.param_groups
+        found = gradients_are_finite(p for group in groups for p in group["params"])
+        is_finite = is_finite if found is None else is_finite & found
+    if trainer.skips_nonfinite and not trainer.all_agree(bool(is_finite)):
+        trainer.optimizer.zero_grad(set_to_none=True)
+        return is_finite, True
     if trainer.clipping is not None:
         trainer.precision.unscale(trainer.optimizer)
         value, mode, parameters = trainer.clipping
@@ -165,4 +185,4 @@ def _update(trainer: Trainer) -> bool:
     if trainer.ema is not None:
         averaged, model = trainer.ema
         averaged.update(model)
-    return is_skipped
+    return is_finite, is_skipped

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 
+from softmax_gradient_tampering.training.distributed import launch_id
 from softmax_gradient_tampering.training.files import write_text
 
 Row = dict[str, float | int | None]
@@ -57,6 +58,7 @@ def write_environment(folder: Path, device: torch.device) -> None:
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
         "command": sys.argv,
+        "launch": launch_id(),
     }
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 

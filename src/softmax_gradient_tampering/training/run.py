@@ -9,9 +9,11 @@ from softmax_gradient_tampering.training import console, records
 from softmax_gradient_tampering.training.checkpoint import saved_args
 from softmax_gradient_tampering.training.config import Config
 from softmax_gradient_tampering.training.distributed import start_processes
+from softmax_gradient_tampering.training.epoch_evaluation import evaluate_model
+from softmax_gradient_tampering.training.preemption import Interrupted, StopRequest
 from softmax_gradient_tampering.training.progress import Progress
 from softmax_gradient_tampering.training.run_folder import newest_checkpoint, open_run_folder
-from softmax_gradient_tampering.training.session import Session, evaluate_model
+from softmax_gradient_tampering.training.session import Session
 from softmax_gradient_tampering.training.setup import Setup, set_up
 from softmax_gradient_tampering.training.validation import check_config
 from softmax_gradient_tampering.training.weights import load_checkpoint_weights
@@ -22,7 +24,9 @@ class Result:
     """What a run left behind.
 
     Attributes:
-        status: finished, already finished, stopped (--max-steps), validated or planned.
+        status: finished, already finished, stopped (--max-steps), interrupted (by a signal),
+            validated or planned.
+        exit_code: of the program: 0, or after a signal 143, for Ctrl-C 130.
         folder: the run folder, or None where nothing was written.
         rows: of summary.csv.
         measurements: nll, brier and ece, by prediction.
@@ -32,6 +36,7 @@ class Result:
     folder: Path | None = None
     rows: list[records.Row] = field(default_factory=list)
     measurements: dict[str, dict[str, float]] = field(default_factory=dict)
+    exit_code: int = 0
 
 
 def run(
@@ -83,14 +88,20 @@ def _validate(setup: Setup, progress: Progress) -> Result:
 
 
 def _train(setup: Setup, progress: Progress, after_batch: Callable[[], None]) -> Result:
-    run_folder = open_run_folder(setup)
-    folder = run_folder.path
-    if run_folder.is_finished:
-        progress.say(f"{folder}: this run is finished; nothing to do")
-        return Result("already finished", folder, records.read_summary(folder / "summary.csv"))
-    session = Session(setup, folder, progress)
-    if run_folder.checkpoint is not None:
-        session.resume(run_folder.checkpoint)
+    request = StopRequest()
+    with request.listen(), open_run_folder(setup) as run_folder:
+        folder = run_folder.path
+        if run_folder.is_finished:
+            progress.say(f"{folder}: this run is finished; nothing to do")
+            return Result("already finished", folder, records.read_summary(folder / "summary.csv"))
+        session = Session(setup, folder, progress, request)
+        if run_folder.checkpoint is not None:
+            session.resume(run_folder.checkpoint)
+        return _run_epochs(session, after_batch)
+
+
+def _run_epochs(session: Session, after_batch: Callable[[], None]) -> Result:
+    folder = session.folder
     try:
         session.begin()
         while not session.is_over:
@@ -101,6 +112,10 @@ def _train(setup: Setup, progress: Progress, after_batch: Callable[[], None]) ->
                 return Result("stopped", folder, session.state.rows)
             session.end_epoch()
         measurements = session.finish()
+    except Interrupted as signal:
+        session.save_interrupted(signal)
+        rows = session.state.rows
+        return Result("interrupted", folder, rows, exit_code=signal.exit_code)
     finally:
         session.close()
     return Result("finished", folder, session.state.rows, measurements)

@@ -1,12 +1,17 @@
 """Which folder a run writes to, and which checkpoint it goes on from."""
 
+import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint import CheckpointFolder, load_checkpoint, place
+from softmax_gradient_tampering.training.distributed import is_restart, launch_id
+from softmax_gradient_tampering.training.lock import FolderLock
 from softmax_gradient_tampering.training.setup import Setup
 
 
@@ -15,7 +20,7 @@ class RunFolder:
     """A run folder, and the checkpoint to go on from.
 
     Attributes:
-        path: the folder; it may not exist yet.
+        path: the folder.
         checkpoint: to go on from, or None to start afresh.
         is_finished: whether the run in it is finished, and nothing is to be done.
     """
@@ -25,35 +30,29 @@ class RunFolder:
     is_finished: bool = False
 
 
-def open_run_folder(setup: Setup) -> RunFolder:
-    """Decide on process 0, for all: they see the same folder, or fail with the same error.
+@contextmanager
+def open_run_folder(setup: Setup) -> Iterator[RunFolder]:
+    """Decide on process 0, for all, and hold the folder's lock while the context lasts.
 
     Raises:
-        UserError: the folder holds a run and --resume was not given, or cannot be made.
+        UserError: the folder holds a run and --resume was not given, another program is at work
+            in it, or it cannot be made.
     """
     decided: RunFolder | str = ""
+    lock = None
     if setup.processes.is_first:
         try:
-            decided = _decide(setup)
+            lock, decided = _lock_and_decide(setup)
         except UserError as error:
             decided = str(error)
-    decided = setup.processes.from_first(decided)
-    if isinstance(decided, str):
-        raise UserError(decided)
-    return decided
-
-
-def make_run_folder(path: Path) -> None:
-    """Make a run folder, no longer a finished one.
-
-    Raises:
-        UserError: it cannot be made.
-    """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "result.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {path}: cannot be made ({error})", is_local=True) from error
+        decided = setup.processes.from_first(decided)
+        if isinstance(decided, str):
+            raise UserError(decided)
+        yield decided
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def newest_checkpoint(output: str, experiment: str) -> Path | None:
@@ -62,23 +61,42 @@ def newest_checkpoint(output: str, experiment: str) -> Path | None:
     return newest and newest[0]
 
 
-def _decide(setup: Setup) -> RunFolder:
+def _lock_and_decide(setup: Setup) -> tuple[FolderLock | None, RunFolder]:
     config = setup.config
-    folder = _folder(config.output, config.experiment or _default_name(setup))
-    is_finished = (folder / "result.json").exists()
-    holds_run = is_finished or any(folder.glob("*.pth.tar"))
+    name = config.experiment or _restarted_name(config.output) or _default_name(setup)
+    folder = _folder(config.output, name)
+    # Processes that torchrun started in the place of failed ones have the same command line.
+    goes_on = config.resume == "auto" or (is_restart() and _holds_run(folder))
+    if goes_on and _is_finished(folder):
+        return None, RunFolder(folder, is_finished=True)
+    lock = FolderLock(folder)
+    try:
+        return lock, _decide(setup, folder, goes_on)
+    except UserError:
+        lock.release()
+        raise
+
+
+def _decide(setup: Setup, folder: Path, goes_on: bool) -> RunFolder:
+    config = setup.config
     checkpoint = None
-    if config.resume == "auto":
-        if is_finished:
-            return RunFolder(folder, is_finished=True)
-        checkpoint = newest_checkpoint(config.output, config.experiment)
+    if goes_on:
+        checkpoint = newest_checkpoint(config.output, folder.name)
     elif config.resume:
         checkpoint = Path(config.resume)
         if not checkpoint.is_file():
             raise UserError(f"--resume {checkpoint}: no such file")
-    if holds_run and config.resume != "auto":
+    if _holds_run(folder) and not goes_on:
         _check_goes_on(folder, checkpoint)
     return RunFolder(folder, checkpoint)
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "result.json").exists()
+
+
+def _holds_run(folder: Path) -> bool:
+    return _is_finished(folder) or any(folder.glob("*.pth.tar"))
 
 
 def _check_goes_on(folder: Path, checkpoint: Path | None) -> None:
@@ -102,6 +120,17 @@ def _check_goes_on(folder: Path, checkpoint: Path | None) -> None:
 
 def _folder(output: str, experiment: str) -> Path:
     return Path(output or "output/train") / experiment
+
+
+def _restarted_name(output: str) -> str | None:
+    """The folder of this launch before torchrun restarted it, by what environment.json says."""
+    launch = launch_id()
+    if not is_restart() or launch is None:
+        return None
+    for path in _folder(output, "").glob("*/environment.json"):
+        if json.loads(path.read_text()).get("launch") == launch:
+            return path.parent.name
+    return None
 
 
 def _default_name(setup: Setup) -> str:

@@ -1,37 +1,28 @@
 """A training session: what happens in, between and after the epochs of a run."""
 
-import copy
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-from torch import nn
 
 from softmax_gradient_tampering.training import console, records
 from softmax_gradient_tampering.training.arguments import to_mapping
 from softmax_gradient_tampering.training.checkpoint import CheckpointFolder, load_checkpoint
 from softmax_gradient_tampering.training.config import NOT_RECORDED
-from softmax_gradient_tampering.training.evaluation import Evaluation, evaluate
+from softmax_gradient_tampering.training.epoch_evaluation import evaluate_epoch, evaluate_model
+from softmax_gradient_tampering.training.filter_norms import FilterHistory, filter_norms
 from softmax_gradient_tampering.training.loop import Outcome, Tally, train_one_epoch
+from softmax_gradient_tampering.training.preemption import Interrupted, StopRequest
 from softmax_gradient_tampering.training.progress import Progress
-from softmax_gradient_tampering.training.run_folder import make_run_folder
 from softmax_gradient_tampering.training.setup import Setup
 from softmax_gradient_tampering.training.sinks import Sink, open_sinks
 from softmax_gradient_tampering.training.state import RunState, compare_settings, restore
+from softmax_gradient_tampering.training.supervision import Supervisor
 
 # Settings that change what is seen or kept of a run, and not the run.
 _NOT_HASHED = (
     *("workers", "max_steps", "recovery_interval", "checkpoint_hist", "final_validate"),
     *("log_interval", "per_line", "log", "log_wandb", "print_model", "save_images"),
 )
-
-
-def evaluate_model(setup: Setup, model: nn.Module, is_measured: bool = False) -> Evaluation:
-    """Evaluate a model on a run's validation set; measured, the calibration too."""
-    scales = {"softmax(z)": 1.0, "softmax(alpha z)": setup.alpha} if is_measured else {}
-    precision = setup.trainer.precision
-    return evaluate(model, setup.eval_loader, setup.processes, precision, scales.items())
 
 
 class Session:
@@ -41,7 +32,9 @@ class Session:
         state: where the run is and what it has recorded.
     """
 
-    def __init__(self, setup: Setup, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self, setup: Setup, folder: Path, progress: Progress, request: StopRequest
+    ) -> None:
         self.setup = setup
         self.config = setup.config
         self.folder = folder
@@ -50,8 +43,11 @@ class Session:
         self.state.position.epoch = self.config.start_epoch or 0
         self._args = to_mapping(self.config, leave_out=NOT_RECORDED)
         self._sinks: list[Sink] = []
+        self._filter_history: FilterHistory | None = None
         self._measurements: dict[str, dict[str, float]] | None = None
         self._tally = Tally(setup.processes.device)
+        self._supervisor = Supervisor(setup, folder, request)
+        self._is_at_epochs_end = False  # as a checkpoint left it: batches done, not evaluated
         self._images_per_s = 0.0
         self._started = time.perf_counter()
 
@@ -76,6 +72,7 @@ class Session:
             self.state.start_over_at(self.config.start_epoch)
         self._started -= self.state.seconds
         position = self.state.position
+        self._is_at_epochs_end = position.batch == len(self.setup.train_loader)
         self.progress.say(
             f"Going on from {path}: epoch {position.epoch + 1}, batch {position.batch}"
         )
@@ -85,7 +82,9 @@ class Session:
     def begin(self) -> None:
         """Write the files that a run has from its start."""
         if self.setup.processes.is_first:
-            make_run_folder(self.folder)
+            (self.folder / "result.json").unlink(missing_ok=True)
+            if self.config.filter_norms:
+                self._filter_history = FilterHistory(self.folder, self.state.position.epoch)
             self._sinks = open_sinks(self.config.sinks, self.folder, self._args)
             records.write_args(self.folder, self._args)
             records.write_environment(self.folder, self.setup.processes.device)
@@ -119,6 +118,7 @@ class Session:
             position.skipped_steps += outcome.is_skipped
             num_since += len(outcome.batch.labels) * setup.processes.number
             self.progress.advance()
+            self._supervisor.after_batch(outcome, position)
             if self._is_logged(outcome.number):
                 self._log(outcome, num_since / (time.perf_counter() - since))
                 num_images += num_since
@@ -136,21 +136,22 @@ class Session:
         """Evaluate where it is due, and write the row and the checkpoints of the epoch."""
         setup, state = self.setup, self.state
         position = state.position
+        self._supervisor.settle()
+        self._share_buffers()
+        metric = None
+        checkpoints = self._checkpoints()
+        is_last = position.epoch + 1 >= setup.schedule.num_epochs
+        if is_last or (position.epoch + 1) % self.config.evaluation_interval == 0:
+            metric = self._evaluate(is_last)
+            checkpoints.rank(position.epoch + 1, metric)
+            state.best = checkpoints.best
         position.epoch, position.batch = position.epoch + 1, 0
         state.tallies = []
         state.seconds = time.perf_counter() - self._started
-        setup.processes.share_buffers(setup.model, reduce=self.config.dist_bn == "reduce")
-        if setup.ema is not None:
-            # Each process averages its own statistics; rank 0's are the ones that are saved.
-            setup.processes.share_buffers(setup.ema.module, reduce=False)
-        metric = None
-        checkpoints = self._checkpoints()
-        if self.is_over or position.epoch % self.config.evaluation_interval == 0:
-            metric = self._evaluate()
-            checkpoints.rank(position.epoch, metric)
-            state.best = checkpoints.best
         setup.schedule.end_epoch(position.epoch - 1, metric)
         if setup.processes.is_first:
+            if self._filter_history is not None:
+                self._filter_history.add(position.epoch, filter_norms(setup.model))
             records.write_summary(self.folder, state.rows)
             checkpoints.save_epoch(state.checkpoint(setup, metric), position.epoch)
             for sink in self._sinks if metric is not None else ():
@@ -158,6 +159,7 @@ class Session:
 
     def save_recovery(self) -> None:
         """Write a checkpoint of this moment, between two optimizer steps."""
+        self._supervisor.settle()
         self.state.tallies = self.setup.processes.gather(self._tally.state())
         self.state.seconds = time.perf_counter() - self._started
         if self.setup.processes.is_first:
@@ -168,6 +170,17 @@ class Session:
                 f"Stopped after {self.state.position.step} steps, as --max-steps says; go on with "
                 f"--resume auto --experiment {self.folder.name}"
             )
+
+    def save_interrupted(self, signal: Interrupted) -> None:
+        """Write a recovery checkpoint, unless the epoch's end has just written one."""
+        position = self.state.position
+        if position.batch:
+            self.save_recovery()
+        self.progress.stop()
+        self.progress.say(
+            f"Stopped by {signal} in epoch {position.epoch + 1}, after {position.step} steps; go "
+            f"on with --resume auto --experiment {self.folder.name}"
+        )
 
     def finish(self) -> dict[str, dict[str, float]]:
         """Write result.json, whose presence means that the run is finished."""
@@ -192,6 +205,7 @@ class Session:
                 "resumes": state.resumes,
             }
             records.write_result(self.folder, result)
+            self._checkpoints().remove_spares()
         self.progress.stop()
         if self.config.final_validate:
             self.progress.say("\n".join(console.measurement_lines(measurements)))
@@ -205,48 +219,39 @@ class Session:
         for sink in self._sinks:
             sink.close()
 
-    def _evaluate(self) -> float:
-        """Evaluate the model and its average, append the row, and return the metric."""
-        setup, state, config = self.setup, self.state, self.config
-        evaluation = evaluate_model(setup, setup.model, is_measured=self.is_over)
-        if self.is_over:
-            self._measurements = evaluation.measurements
-        averaged = evaluate_model(setup, self._averaged()) if setup.ema is not None else None
+    def _share_buffers(self) -> None:
+        """Give all processes the same running statistics, once an epoch."""
+        setup = self.setup
+        if self._is_at_epochs_end:  # they were shared before the checkpoint was written
+            self._is_at_epochs_end = False
+            return
+        setup.processes.share_buffers(setup.model, reduce=self.config.dist_bn == "reduce")
+        if setup.ema is not None:
+            # Each process averages its own statistics; rank 0's are the ones that are saved.
+            setup.processes.share_buffers(setup.ema.module, reduce=False)
+
+    def _evaluate(self, is_last: bool) -> float:
+        """Evaluate, append the row, and return the metric."""
+        setup, state = self.setup, self.state
+        evaluation = evaluate_epoch(setup, is_last, self._supervisor.meet)
+        if is_last:
+            self._measurements = evaluation.model.measurements
         loss, correct, count = self._tally.total(setup.processes)
-        train_loss = loss / max(count, 1)
         row: records.Row = dict.fromkeys(records.COLUMNS)
         row |= {
-            "epoch": state.position.epoch,
-            "train_loss": train_loss,
+            "epoch": state.position.epoch + 1,
+            "train_loss": loss / max(count, 1),
             "train_acc": 100 * correct / max(count, 1),
-            "eval_loss": evaluation.loss,
-            "eval_top1": evaluation.top1,
-            "eval_top5": evaluation.top5,
             "lr": setup.schedule.current(),
             "images_per_s": round(self._images_per_s, 1),
             "skipped_steps": state.position.skipped_steps,
         }
-        if config.logit_stats:
-            names = ("logit_norm", "logit_mean", "logit_max", "logit_var")
-            row |= dict(zip(names, evaluation.logits, strict=True))
-        if not math.isfinite(train_loss):
-            self.progress.say(
-                f"Warning: the training loss of epoch {state.position.epoch} is "
-                f"{train_loss}; lower --lr, or look at the data"
-            )
-        if averaged is not None:
-            row |= {"eval_loss_ema": averaged.loss, "eval_top1_ema": averaged.top1}
+        row |= evaluation.columns(has_logits=self.config.logit_stats)
         state.rows.append(row)
-        self.progress.epoch(state.position.epoch - 1, evaluation.num_correct, evaluation.top1)
-        return (averaged or evaluation).metric(config.eval_metric)
-
-    def _averaged(self) -> nn.Module:
-        """The averaged model, where the images are."""
-        assert self.setup.ema is not None
-        model: nn.Module = self.setup.ema.module
-        if self.config.model_ema_force_cpu and self.setup.processes.device.type != "cpu":
-            model = copy.deepcopy(model).to(self.setup.processes.device)
-        return model
+        self.progress.epoch(
+            state.position.epoch, evaluation.model.num_correct, evaluation.model.top1
+        )
+        return evaluation.metric(self.config.eval_metric)
 
     def _begin_tally(self) -> None:
         """An empty tally, or that of the epoch that a recovery checkpoint was made in."""

@@ -14,7 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from softmax_gradient_tampering.data import DataOptions, Dataset, Loader
+from softmax_gradient_tampering.data import DataOptions, Dataset, Loader, TrainLoader
 from softmax_gradient_tampering.data.order import counter_hash
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
@@ -53,7 +53,7 @@ class Setup:
     config: Config
     processes: Processes
     dataset: Dataset
-    train_loader: Loader
+    train_loader: TrainLoader
     eval_loader: Loader
     model: nn.Module
     ema: ModelEmaV3 | None
@@ -111,6 +111,8 @@ def set_up(config: Config, processes: Processes, dataset: Dataset | None = None)
         accumulation=config.grad_accum_steps,
         clipping=_clipping(config, model),
         ema=None if ema is None else (ema, model),
+        skips_nonfinite=config.on_nonfinite == "skip",
+        all_agree=processes.all_agree,
     )
     with as_user_error(f"--sched {config.sched} or an option of it"):
         schedule = Schedule(config, optimizer)

@@ -1,0 +1,42 @@
+"""Signals that ask a run to stop: noticed in the handler, obeyed between two steps."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Interrupted(Exception):  # noqa: N818 - to be asked to stop is no error
+    """A run was asked to stop, by a signal to any of its processes."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+
+class StopRequest:
+    """The signal that asked this process to stop, or 0."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Note signals instead of dying of them; a second Ctrl-C ends the program at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # python takes signals in the main thread alone
+            return
+        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = self.signal or number

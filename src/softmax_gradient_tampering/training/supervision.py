@@ -1,0 +1,121 @@
+"""What may end a run between two steps: a signal, or numbers that are not finite."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.checkpoint import Position
+from softmax_gradient_tampering.training.files import write_text
+from softmax_gradient_tampering.training.finiteness import LateReader
+from softmax_gradient_tampering.training.loop import Outcome
+from softmax_gradient_tampering.training.preemption import Interrupted, StopRequest
+from softmax_gradient_tampering.training.setup import Setup
+
+# A loss scale that is too large is halved by every skipped step: 2^16 is gone after 16 of them.
+MAX_SKIPS_RUNNING = 50
+_NUM_NAMED = 3
+
+
+class _Moment(NamedTuple):
+    epoch: int
+    batch: int
+    step: int
+    loss: Tensor
+
+
+class Supervisor:
+    """Agrees with the other processes, after every optimizer step, on whether to go on.
+
+    They meet on the CPU: no step waits for a GPU.
+
+    Args:
+        setup: the run's objects.
+        folder: the run folder.
+        request: the signal that asks this process to stop.
+    """
+
+    def __init__(self, setup: Setup, folder: Path, request: StopRequest) -> None:
+        self._setup = setup
+        self._folder = folder
+        self._request = request
+        self._reader = LateReader(setup.processes.device)
+        self._skips_running = 0
+
+    def after_batch(self, outcome: Outcome, position: Position) -> None:
+        """Go on, or not.
+
+        Raises:
+            Interrupted: a process was asked to stop.
+            UserError: a loss or a gradient is not finite, or steps are skipped without end.
+        """
+        moment = _Moment(position.epoch, outcome.number, position.step, outcome.loss)
+        if not self._setup.trainer.skips_nonfinite:
+            self._reader.push(moment, outcome.is_finite)
+        if not outcome.is_update:
+            return
+        self._skips_running = self._skips_running + 1 if outcome.is_skipped else 0
+        found = self._reader.first_false()
+        if self._skips_running >= MAX_SKIPS_RUNNING:
+            found = moment
+        self._meet(found)
+
+    def settle(self) -> None:
+        """Read what is not read yet: before a checkpoint keeps what came of it."""
+        self._meet(self._reader.first_false(is_last=True), heeds_signals=False)
+
+    def meet(self) -> None:
+        """Agree on whether a signal came; called equally often by all processes."""
+        self._meet(None)
+
+    def _meet(self, found: _Moment | None, heeds_signals: bool = True) -> None:
+        processes = self._setup.processes
+        number, is_bad = processes.most([self._request.signal, int(found is not None)])
+        if is_bad:
+            reports = processes.gather(None if found is None else self._report(found))
+            report = next(report for report in reports if report is not None)
+            path = self._folder / "nonfinite.json"
+            if processes.is_first:
+                write_text(path, json.dumps(report, indent=2) + "\n")
+            raise UserError(_sentence(report, path))
+        if number and heeds_signals:
+            raise Interrupted(number)
+
+    def _report(self, moment: _Moment) -> dict[str, object]:
+        scaler = self._setup.trainer.precision.scaler
+        return {
+            "epoch": moment.epoch + 1,
+            "batch": moment.batch,
+            "step": moment.step,
+            "loss": str(moment.loss.item()),  # JSON has no nan
+            "lr": self._setup.schedule.current(),
+            "loss_scale": scaler.get_scale(),
+            "skipped_steps_running": self._skips_running,
+            "process": self._setup.processes.rank,
+            "samples": self._setup.train_loader.names(moment.epoch, moment.batch),
+        }
+
+
+def _sentence(report: dict[str, object], path: Path) -> str:
+    names = report["samples"]
+    assert isinstance(names, list)
+    samples = ", ".join(names[:_NUM_NAMED])
+    samples += f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+    where = f"epoch {report['epoch']}, batch {report['batch']}, step {report['step']}"
+    rates = f"lr {report['lr']:g}, loss scale {report['loss_scale']:g}"
+    if report["skipped_steps_running"]:
+        what = (
+            f"{report['skipped_steps_running']} steps running were skipped because their "
+            "gradients are not finite"
+        )
+    elif report["loss"] in ("nan", "inf", "-inf"):
+        what = f"the loss is {report['loss']}"
+    else:
+        what = f"the loss is {report['loss']} and its gradient is not finite"
+    return (
+        f"{where}: {what} ({rates}; samples {samples}; all in {path}). No checkpoint holds any "
+        "of it: start anew with a lower --lr, or go on from the last one with "
+        "--on-nonfinite skip"
+    )

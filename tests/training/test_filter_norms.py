@@ -1,0 +1,71 @@
+"""--filter-norms: what is recorded, and what counts as zeroed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from softmax_gradient_tampering.models import create_model
+from softmax_gradient_tampering.training.distributed import Processes
+from softmax_gradient_tampering.training.filter_norms import (
+    FeatureNorms,
+    FilterHistory,
+    filter_norms,
+    num_zeroed,
+    read_filter_norms,
+)
+from softmax_gradient_tampering.training.records import read_summary
+from tests.training.runs import train
+
+
+def test_norms_are_those_of_the_output_channels() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
+    with torch.no_grad():
+        model[0].weight.zero_()  # type: ignore[union-attr]
+        model[0].weight[1] = 2  # type: ignore[index, operator]
+        model[0].weight[2] = 1e-8  # type: ignore[index, operator]
+    norms = filter_norms(model)
+    assert list(norms) == ["0", "2"]
+    torch.testing.assert_close(norms["0"], torch.tensor([0, 2 * 18**0.5, 1e-8 * 18**0.5]))
+    assert num_zeroed(norms["0"]) == 2
+
+
+def test_a_feature_is_zeroed_when_no_sample_has_it() -> None:
+    classifier = nn.Linear(3, 2)
+    features = FeatureNorms(classifier)
+    with features.watch():
+        classifier(torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.0, 1e-9]]))
+        classifier(torch.tensor([[4.0, 0.0, 0.0]]))
+    classifier(torch.ones(1, 3))  # not watched
+    total = features.total(Processes(1, 0, torch.device("cpu")))
+    np.testing.assert_allclose(total, [5, 0, 1e-9])
+    assert num_zeroed(total) == 2
+
+
+def test_a_history_goes_on_from_the_epochs_that_count(tmp_path: Path) -> None:
+    history = FilterHistory(tmp_path, 0)
+    for epoch in (1, 2, 3):
+        history.add(epoch, {"conv": torch.full((2,), float(epoch))})
+    again = FilterHistory(tmp_path, 2)  # killed before the third epoch's checkpoint
+    again.add(3, {"conv": torch.full((2,), 3.5)})
+    arrays = read_filter_norms(tmp_path / "filter_norms.npz")
+    assert arrays["epochs"].tolist() == [1, 2, 3]
+    assert arrays["conv"].tolist() == [[1, 1], [2, 2], [3.5, 3.5]]
+
+
+@pytest.mark.parametrize("model", ["digits_cnn", "digits_cnn_wobn"])
+def test_a_run_records_every_epoch(tmp_path: Path, model: str) -> None:
+    flags = ["--model", model, "--epochs", 3, "--eval-every", 2, "--output", tmp_path]
+    flags += ["--experiment", "run", "--filter-norms"]
+    train(*flags, "--max-steps", 8)
+    train(*flags, "--resume", "auto")
+    arrays = read_filter_norms(tmp_path / "run" / "filter_norms.npz")
+    assert arrays.pop("epochs").tolist() == [1, 2, 3]
+    names = [n for n, m in create_model(model).named_modules() if isinstance(m, nn.Conv2d)]
+    assert list(arrays) == names
+    rows = read_summary(tmp_path / "run" / "summary.csv")
+    assert [row["epoch"] for row in rows] == [2, 3]
+    assert all(isinstance(row["zeroed_filters"], int) for row in rows)
+    assert all(isinstance(row["zeroed_features"], int) for row in rows)

@@ -1,0 +1,91 @@
+"""Losses and gradients that are not finite: found, reported, left out or the end."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.finiteness import LateReader, gradients_are_finite
+from softmax_gradient_tampering.training.loop import Tally, train_one_epoch
+from softmax_gradient_tampering.training.supervision import MAX_SKIPS_RUNNING
+from tests.training.runs import train
+from tests.training.test_step import CPU, FixedLoader, make_trainer, weights_after_an_epoch
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_gradients_are_looked_at_and_left_as_they_are(dtype: torch.dtype, value: float) -> None:
+    parameters = [nn.Parameter(torch.zeros(3, dtype=dtype)) for _ in range(3)]
+    gradients = [torch.full((3,), 0.1, dtype=dtype), None, torch.tensor([1, value, 2], dtype=dtype)]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = None if gradient is None else gradient.clone()
+    flag = gradients_are_finite(parameters)
+    assert flag is not None
+    assert bool(flag) == (value == 1e38)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=0, equal_nan=True)
+
+
+def test_no_gradients_say_nothing() -> None:
+    assert gradients_are_finite([nn.Parameter(torch.zeros(2))]) is None
+
+
+def test_a_reader_names_the_first_that_is_false() -> None:
+    reader = LateReader(CPU)
+    for step, value in enumerate([True, False, False]):
+        reader.push(step, torch.tensor(value))
+    assert reader.first_false() == 1
+
+
+def test_a_run_of_bad_numbers_stops_with_all_that_is_needed_to_find_out(tmp_path: Path) -> None:
+    flags = ["--epochs", 3, "--output", tmp_path, "--experiment", "run", "--lr", 1e9]
+    with pytest.raises(UserError, match=r"epoch 1, batch \d, step \d: .*lr 1e\+09.*sample \d+"):
+        train(*flags)
+    report = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
+    assert len(report["samples"]) == 256
+    assert list((tmp_path / "run").glob("*.pth.tar")) == []
+
+
+def test_good_checkpoints_stay_and_the_run_goes_on_from_them(tmp_path: Path) -> None:
+    flags = ["--epochs", 2, "--output", tmp_path, "--experiment", "run", "--no-resume-opt"]
+    train(*flags[:-1], "--max-steps", 8)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.pth.tar")}
+    assert before
+    with pytest.raises(UserError, match=r"is not finite|the loss is"):
+        train(*flags, "--resume", "auto", "--lr", 1e9)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.pth.tar")}
+    assert before == after
+    assert train(*flags, "--resume", "auto", "--lr", 0.1).status == "finished"
+
+
+def test_a_skipped_batch_changes_nothing() -> None:
+    whole, bad = FixedLoader([4, 4, 4]), FixedLoader([4, 4, 4, 4])
+    bad.images = (*whole.images[:1], torch.full((4, 6), torch.nan).double(), *whole.images[1:])  # type: ignore[assignment]
+    bad.labels = (*whole.labels[:1], whole.labels[0], *whole.labels[1:])
+    trainer = make_trainer(skips_nonfinite=True)
+    tally = Tally(CPU)
+    outcomes = list(train_one_epoch(trainer, bad, 0, tally))
+    assert [outcome.is_skipped for outcome in outcomes] == [False, True, False, False]
+    assert tally.count == 12
+    assert tally.loss.isfinite()
+    expected = weights_after_an_epoch(make_trainer(), whole)
+    assert torch.equal(trainer.model.weight.detach(), expected)  # type: ignore[arg-type]
+
+
+def test_one_bad_batch_spoils_the_step_that_it_is_part_of() -> None:
+    loader = FixedLoader([4, 4, 4, 4])
+    loader.images = (torch.full((4, 6), torch.inf).double(), *loader.images[1:])  # type: ignore[assignment]
+    trainer = make_trainer(accumulation=2, skips_nonfinite=True)
+    outcomes = list(train_one_epoch(trainer, loader, 0, Tally(CPU)))
+    assert [outcome.is_skipped for outcome in outcomes] == [False, True, False, False]
+    assert trainer.model.weight.isfinite().all()  # type: ignore[operator]
+
+
+def test_skipping_without_end_ends(tmp_path: Path) -> None:
+    flags = ["--epochs", 30, "--output", tmp_path, "--experiment", "run", "--lr", 1e9]
+    with pytest.raises(UserError, match=f"{MAX_SKIPS_RUNNING} steps running were skipped"):
+        train(*flags, "--on-nonfinite", "skip")

@@ -1,0 +1,74 @@
+"""One program in a run folder at a time."""
+
+import json
+import multiprocessing
+import os
+import socket
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training import lock
+from softmax_gradient_tampering.training.lock import FolderLock
+from tests.training.runs import train
+
+# Spawned, not forked: torch's threads do not survive a fork.
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def hold(folder: Path, connection: Connection) -> None:
+    FolderLock(folder)
+    connection.send("held")
+    connection.recv()
+
+
+@pytest.fixture
+def holder(tmp_path: Path):
+    """Another process that holds the lock of tmp_path/run until it is killed."""
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=hold, args=(tmp_path / "run", theirs))
+    process.start()
+    assert ours.recv() == "held"
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_second_program_is_refused_by_name(tmp_path: Path, holder) -> None:
+    place = rf"process {holder.pid} on host {socket.gethostname()}"
+    with pytest.raises(UserError, match=rf"run: another program is at work in it, {place}"):
+        train("--output", tmp_path, "--experiment", "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_the_lock_of_a_killed_program_is_stale(tmp_path: Path, holder) -> None:
+    holder.kill()
+    holder.join()
+    assert (tmp_path / "run" / ".lock").exists()
+    train("--output", tmp_path, "--experiment", "run", "--epochs", 1)
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_letting_go_leaves_no_trace(tmp_path: Path) -> None:
+    FolderLock(tmp_path / "a" / "b").release()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_without_file_locks_the_content_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(lock.errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(lock.fcntl, "lockf", refuse)
+    process = os.getppid() if is_alive else 2**22 + 1  # above the largest process number
+    words = {"host": socket.gethostname(), "process": process}
+    (tmp_path / ".lock").write_text(json.dumps(words))
+    if is_alive:
+        with pytest.raises(UserError, match=f"process {process}"):
+            FolderLock(tmp_path)
+    else:
+        FolderLock(tmp_path).release()
