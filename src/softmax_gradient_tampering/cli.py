@@ -113,6 +113,8 @@ def _print_error(line: str, is_local: bool = False) -> None:
     from softmax_gradient_tampering.training.distributed import is_first_process
 
     if is_local or is_first_process():
+        # Names of files may hold anything, and a terminal obeys control characters.
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
         print(line, file=sys.stderr, flush=True)
 
 

@@ -14,6 +14,7 @@ from softmax_gradient_tampering.training.config import Config
 
 FIELDS = {field.name: field for field in fields(Config)}
 TYPES = get_type_hints(Config)
+_MAX_DEPTH = 8  # of lists and mappings in a configuration
 PUBLISHED_KEY = "published"
 
 
@@ -56,10 +57,12 @@ def load_config(path: Path) -> Config:
     import yaml
 
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _check_plain(yaml, text, path)
+        loaded = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a day like 99
         reason = " ".join(str(error).split())
         raise UserError(f"--config {path}: not valid YAML: {reason}") from error
     if not isinstance(loaded, dict):
@@ -72,6 +75,16 @@ def load_config(path: Path) -> Config:
             raise UserError(f"{path}: unknown key {key!r}{_nearest(name, FIELDS)}")
         values[name] = _checked(name, value, f"{path}: {key}")
     return Config(**values)
+
+
+def _check_plain(yaml: Any, text: str, path: Path) -> None:
+    """Refuse what no settings need: an alias in an alias can stand for more than memory holds."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
+            raise UserError(f"--config {path}: aliases (*name) and deep nesting are not allowed")
 
 
 def to_mapping(config: Config, leave_out: Sequence[str] = ()) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.training.checkpoint_form import find_fault
 from softmax_gradient_tampering.training.files import copy_whole, rename, write_whole
 
 OUR_KEY = "softmax_gradient_tampering"
@@ -51,7 +52,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a whole checkpoint ({kind}: {first_line(error)})") from error
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: not a checkpoint but {type(checkpoint).__name__}")
-    return checkpoint if "state_dict" in checkpoint else {"state_dict": checkpoint}
+    if "state_dict" not in checkpoint:
+        checkpoint = {"state_dict": checkpoint}
+    fault = find_fault(checkpoint, OUR_KEY, FORMAT)
+    if fault is not None:
+        raise UserError(f"{path}: not a checkpoint of a known form: {fault}")
+    return checkpoint
 
 
 def completed_epochs(checkpoint: dict[str, Any]) -> int:
@@ -181,6 +187,10 @@ def _damaged_part(path: Path) -> str | None:
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as parts:
+        for part in parts.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                # torch never compresses; what would be unpacked may be of any size.
+                raise UserError(f"{path}: not loaded: its part {part.filename!r:.60} is compressed")
         return parts.testzip()
 
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from softmax_gradient_tampering.errors import UserError, first_line
 
@@ -100,8 +102,23 @@ def start_processes(device_name: str | None) -> Processes:
     device = _find_device(device_name, local_rank)
     if number > 1 and not dist.is_initialized():
         # Agreements between processes go by the CPU, so that no step waits for a GPU.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return Processes(number, rank, device)
+
+
+def _join(backend: str) -> None:
+    """Join the process group, where nothing is left of the processes before a restart.
+
+    torchrun's restarted processes find its store as the lost ones left it, and wait for ever at
+    the addresses of these. On one node all processes know of the same number of restarts.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        dist.init_process_group(backend)
+        return
+    store, rank, number = next(rendezvous("env://"))
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = PrefixStore(f"restart-{restarts}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=number)
 
 
 def launch_id() -> str | None:

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,19 +18,16 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             was at `path` is still there.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        rename(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error}); what was there before is untouched; "
-            "make room, then go on with --resume auto",
-            is_local=True,
-        ) from error
+    with _untouched(path):
+        try:
+            with temporary.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            rename(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -38,23 +36,46 @@ def write_text(path: Path, text: str) -> None:
 
 
 def copy_whole(source: Path, path: Path) -> None:
-    """Give a whole file a second name: a hard link, or a copy where there are none."""
+    """Give a whole file a second name: a hard link, or a copy where there are none.
+
+    Raises:
+        UserError: as `write_whole`.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        with source.open("rb") as original:
-            write_whole(path, lambda file: shutil.copyfileobj(original, file))
-        return
-    rename(temporary, path)
+    with _untouched(path):
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            with source.open("rb") as original:
+                write_whole(path, lambda file: shutil.copyfileobj(original, file))
+            return
+        rename(temporary, path)
 
 
 def rename(source: Path, path: Path) -> None:
-    """Rename a file, over what is at `path`, for good: the folder is synced."""
-    source.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    """Rename a file, over what is at `path`, for good: the folder is synced.
+
+    Raises:
+        UserError: as `write_whole`.
+    """
+    with _untouched(path):
+        source.replace(path)
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _untouched(path: Path) -> Iterator[None]:
+    """Turn what a disk reports into one line."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in RuntimeError
+        raise UserError(
+            f"{path}: cannot be written ({error}); what was there before is untouched; "
+            "make room, then go on with --resume auto",
+            is_local=True,
+        ) from error

@@ -31,3 +31,32 @@ def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
             **options,
         )
     return optimizer
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load a checkpoint's optimizer state, once it is known to fit; torch does not look.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    if [len(group["params"]) for group in own] != [len(g["params"]) for g in saved["param_groups"]]:
+        raise ValueError("its parameter groups are others")
+    for group, saved_group in zip(own, saved["param_groups"], strict=True):
+        for name, value in group.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and not isinstance(saved_group.get(name, value), int | float):
+                raise ValueError(f"{name} is {saved_group[name]!r:.40}")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    for number, parameter in zip(numbers, parameters, strict=True):
+        for name, value in saved["state"].get(number, {}).items():
+            is_right = not isinstance(value, list | dict | str)
+            if name in _LIKE_THE_PARAMETER and value is not None:
+                is_right = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+            if not is_right:
+                raise ValueError(f"{name} of a parameter of shape {tuple(parameter.shape)}")
+    optimizer.load_state_dict(saved)
+
+
+_LIKE_THE_PARAMETER = ("momentum_buffer", "exp_avg", "exp_avg_sq")

@@ -12,6 +12,7 @@ from softmax_gradient_tampering.training.checkpoint import (
     completed_epochs,
     saved_args,
 )
+from softmax_gradient_tampering.training.optimizer import load_optimizer_state
 from softmax_gradient_tampering.training.records import Row
 from softmax_gradient_tampering.training.setup import Setup
 from softmax_gradient_tampering.training.weights import load_weights, mark_folded
@@ -65,6 +66,7 @@ class RunState:
                 "tallies": self.tallies,
                 "schedule": setup.schedule.state(),
                 "num_processes": setup.processes.number,
+                "device": setup.processes.device.type,
                 "folded_alpha": getattr(setup.model, "folded_alpha", None),
                 "times": {
                     "seconds": self.seconds,
@@ -103,14 +105,16 @@ def restore(checkpoint: dict[str, Any], setup: Setup) -> RunState:
                 "--no-resume-opt to start the optimizer anew"
             )
         with as_user_error("the checkpoint's optimizer does not fit; --no-resume-opt"):
-            setup.trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+            load_optimizer_state(setup.trainer.optimizer, checkpoint["optimizer"])
         scaler = setup.trainer.precision.scaler
         if scaler.is_enabled() and "amp_scaler" in checkpoint:
-            scaler.load_state_dict(checkpoint["amp_scaler"])
+            with as_user_error("the checkpoint's loss scale does not fit; --no-resume-opt"):
+                scaler.load_state_dict(checkpoint["amp_scaler"])
     ours = _ours(checkpoint)
     if not ours:
         return RunState(Position(epoch=completed_epochs(checkpoint)))
-    setup.schedule.restore(ours["schedule"])
+    with as_user_error("the checkpoint's state of the schedule does not fit --sched"):
+        setup.schedule.restore(ours["schedule"])
     speeds = ours["times"]["images_per_s"]
     return RunState(
         position=Position(**ours["position"]),
@@ -149,7 +153,7 @@ def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Positio
                 f"{name} {is_now}: the checkpoint is in the middle of an epoch begun with {was}; "
                 "give the same, or go on from last.pth.tar, an epoch's end"
             )
-    lines = []
+    lines = _hardware_notes(_ours(checkpoint), setup)
     for name, was in changed.items():
         if name in _UNREMARKED:
             continue
@@ -161,6 +165,22 @@ def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Positio
             )
         elif _ours(checkpoint):
             lines.append(f"Note: {name} is {asked[name]}, and was {was} in the checkpoint")
+    return lines
+
+
+def _hardware_notes(ours: dict[str, Any], setup: Setup) -> list[str]:
+    """What cannot be bitwise equal after a change of processes or device."""
+    same = "the order of the samples is the same, the sums are rounded otherwise"
+    lines = []
+    now, before = setup.processes.number, ours.get("num_processes", setup.processes.number)
+    if now != before:
+        lines.append(
+            f"Note: processes: {now}, and {before} in the checkpoint: where batch size times "
+            f"processes is the same, {same}; batch statistics are those of a process's share"
+        )
+    device = setup.processes.device.type
+    if ours.get("device", device) != device:
+        lines.append(f"Note: on {device}, and on {ours['device']} in the checkpoint: {same}")
     return lines
 
 
