@@ -23,6 +23,7 @@ from softmax_gradient_tampering.loss import (
     tamper,
     tampered_binary_cross_entropy_with_logits,
     tampered_cross_entropy,
+    tampered_linear_cross_entropy,
 )
 
 __version__ = "0.1.0"
@@ -37,4 +38,5 @@ __all__ = [
     "tamper",
     "tampered_binary_cross_entropy_with_logits",
     "tampered_cross_entropy",
+    "tampered_linear_cross_entropy",
 ]

@@ -11,7 +11,7 @@ from softmax_gradient_tampering.loss.generic import is_compiled_transform, tampe
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, is_index
 from softmax_gradient_tampering.loss.operator import tampered_cross_entropy_rows
 
-_INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def tampered_cross_entropy(
@@ -77,7 +77,7 @@ def tampered_cross_entropy(
     if not _is_regular(input, target, weight, reduction, label_smoothing):
         # If an argument is wrong, torch's own function says what.
         return tamper(F.cross_entropy, alpha)(input, target, **kwargs)
-    loss_dtype = _loss_dtype(input, target, weight)
+    loss_dtype = loss_dtype_of(input, target, weight)
     if target.requires_grad or is_compiled_transform():
         return _composite(input, target, alpha, kwargs).to(loss_dtype)
     options = Options(**kwargs, loss_dtype=loss_dtype)
@@ -111,7 +111,7 @@ def _is_regular(
         return False
     if is_index(target):
         of_input = input.shape[:1] + input.shape[2:] if input.dim() > 1 else ()
-        fits = target.shape == of_input and target.dtype in _INDEX_DTYPES
+        fits = target.shape == of_input and target.dtype in INDEX_DTYPES
     else:
         fits = target.shape == input.shape
     if weight is not None:
@@ -121,7 +121,7 @@ def _is_regular(
     return fits and reduction in ("mean", "sum", "none") and 0.0 <= label_smoothing <= 1.0
 
 
-def _loss_dtype(input: Tensor, target: Tensor, weight: Tensor | None) -> torch.dtype:
+def loss_dtype_of(input: Tensor, target: Tensor, weight: Tensor | None) -> torch.dtype:
     """The dtype in which F.cross_entropy returns the loss of these arguments."""
     dtype = input.dtype
     if not is_index(target):
