@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest bench clean
+.PHONY: demo test lint types pytest bench bench-page bench-gpu clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -26,6 +26,18 @@ pytest: $(STAMP)-dev
 bench: $(STAMP)-dev
 	$(BIN)/python benchmarks/bench_step.py
 	$(BIN)/python benchmarks/bench_import.py
+	$(BIN)/python benchmarks/bench_loss.py
+	$(BIN)/python benchmarks/bench_linear.py
+
+# docs/benchmarks.md and its pictures, from the files in benchmarks/results alone.
+bench-page:
+	PYTHONPATH=src $(PYTHON) benchmarks/write_page.py
+
+# On a machine with a GPU, torch and Triton: nothing is installed, and other packages' losses are
+# measured where they are there. Writes benchmarks/results.
+bench-gpu:
+	PYTHONPATH=src $(PYTHON) benchmarks/bench_loss.py --device cuda --save
+	PYTHONPATH=src $(PYTHON) benchmarks/bench_linear.py --device cuda --save
 
 $(STAMP)-demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

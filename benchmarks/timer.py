@@ -1,4 +1,4 @@
-"""Interleaved timings, their percentiles, and the CSV that they are kept in.
+"""Interleaved timings and peak memory, their percentiles, and the CSV that they are kept in.
 
 A shared machine drifts by more than what is to be measured. So the things compared take
 turns in one process, the order turned round every time, and a ratio of two speeds is the
@@ -6,7 +6,9 @@ median of the ratios within each turn; what slows one down slows its neighbour d
 """
 
 import csv
+import gc
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -15,9 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
+from itertools import accumulate
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -91,6 +95,75 @@ def _time(function: Callable[[], object], device: torch.device) -> float:
     return start.elapsed_time(end) / 1000
 
 
+def calls_per_turn(function: Callable[[], object], device: torch.device) -> int:
+    """How many calls take some 20 ms, so that the clock and the launch do not count."""
+    function()
+    return min(1000, max(1, round(0.02 / min(_time(function, device) for _ in range(3)))))
+
+
+def peak_memory(
+    function: Callable[[], object], forget: Callable[[], object], device: torch.device
+) -> int:
+    """Bytes that a call holds at its worst moment, above what is held when it starts.
+
+    From torch's allocators: of a GPU their own count, of a CPU the profiler's events.
+
+    Args:
+        function: called twice, measured the second time.
+        forget: gives up what the call leaves, gradients say.
+        device: whose memory.
+    """
+    function()
+    forget()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - held
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would write of every start and stop
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(accumulate((num_bytes for _, num_bytes in changes), initial=0))
+
+
+def time_rows(
+    benchmark: str, subject: str, own: str, seconds: dict[str, list[float]], num_calls: int
+) -> list[Row]:
+    """Rows of ms a call of every variant, and of `own` by each other one's."""
+    rows = []
+    for name, values in seconds.items():
+        milliseconds = [1e3 * value / num_calls for value in values]
+        rows.append(Row(benchmark, subject, name, "time", "ms", **percentiles(milliseconds)))
+    for name, values in seconds.items():
+        if name != own:
+            ratios = [mine / theirs for mine, theirs in zip(seconds[own], values, strict=True)]
+            row = Row(benchmark, subject, own, "relative time", "1", **percentiles(ratios))
+            row.ratio_to, row.ratio = name, row.p50
+            rows.append(row)
+    return rows
+
+
+def memory_rows(benchmark: str, subject: str, own: str, peaks: dict[str, int]) -> list[Row]:
+    """Rows of the peak memory of every variant; the ratio is that one's by `own`'s."""
+    return [
+        Row(
+            benchmark,
+            subject,
+            name,
+            "peak memory",
+            "MiB",
+            p50=f"{peak / 2**20:.5g}",
+            ratio_to="" if name == own else own,
+            ratio="" if name == own else f"{peak / peaks[own]:.5g}",
+        )
+        for name, peak in peaks.items()
+    ]
+
+
 def percentiles(values: Sequence[float]) -> dict[str, str]:
     """p20, p50 and p80 as the fields of a row."""
     p20, p50, p80 = torch.tensor(values, dtype=torch.float64).quantile(
@@ -101,12 +174,14 @@ def percentiles(values: Sequence[float]) -> dict[str, str]:
 
 def stamp(rows: list[Row], device: torch.device, threads: int) -> None:
     """Say in every row where and with what it was measured."""
+    has_timm = importlib.util.find_spec("timm") is not None
+    timm = importlib.metadata.version("timm") if has_timm else ""
     for row in rows:
         row.device = device_name(device)
         row.threads = threads
         row.python = platform.python_version()
         row.torch = torch.__version__
-        row.timm = importlib.metadata.version("timm")
+        row.timm = timm
         row.date = date.today().isoformat()
 
 
