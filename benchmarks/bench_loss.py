@@ -165,7 +165,7 @@ def check_same_gradient(logits: Tensor, steps: dict[str, Callable[[], object]]) 
             step()
             rows = slice(0, 64)  # of large logits there is no memory for more tensors
             difference = (logits.grad[rows].float() - expected[rows].float()).abs().max()
-            if difference > 1e-2 * expected[rows].float().abs().max():
+            if difference > 3e-2 * expected[rows].float().abs().max():
                 raise SystemExit(f"{name} has another gradient: it differs by {difference:.3g}")
 
 
@@ -210,6 +210,7 @@ def value_and_gradient(
 
 
 def error_in_ulps(result: Tensor, truth: Tensor) -> float:
+    result, truth = result.cpu(), truth.cpu()  # nextafter of half types is not on every device
     largest = truth.abs().max().to(result.dtype)
     ulp = torch.nextafter(largest, torch.full_like(largest, torch.inf)) - largest
     return ((result.double() - truth).abs().max() / ulp.double()).item()

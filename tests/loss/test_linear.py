@@ -466,3 +466,28 @@ def test_a_target_that_does_not_fit_a_sequence_is_refused():
 def test_alpha_is_validated(alpha):
     with pytest.raises(ValueError, match="alpha"):
         of_hidden(make(Case()), alpha)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", [Case(weighted=True), Case(soft=True, reduction="none")], ids=str)
+def test_a_gpu_gives_what_a_cpu_gives_and_is_not_waited_for(case, dtype):
+    arguments = make(case, dtype)
+    expected = value_and_gradients(of_hidden, arguments, 0.25)
+    options = {
+        name: value.cuda() if isinstance(value, Tensor) else value
+        for name, value in arguments.options.items()
+    }
+    on_gpu = Arguments(*(tensor.cuda() for tensor in arguments[:4]), options)
+    of_hidden(on_gpu, 0.25)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = of_hidden(on_gpu._replace(weight=on_gpu.weight.requires_grad_()), 0.25)
+        loss.sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for ours, of_cpu in zip(value_and_gradients(of_hidden, on_gpu, 0.25), expected, strict=True):
+        # Sums in another order, and in half types the logits' gradient rounded.
+        error = (ours.cpu().double() - of_cpu.double()).abs().max()
+        assert error <= 8 * torch.finfo(dtype).eps * of_cpu.double().abs().max()
