@@ -14,7 +14,7 @@ NAME = "softmax_gradient_tampering"
 
 # room: the rooms and third parties that it may import besides the standard library
 ALLOWED = {
-    "loss": {"torch"},
+    "loss": {"torch", "triton"},
     "errors": set(),
     "models": {"torch", "timm", "errors"},
     "data": {"torch", "timm", "numpy", "PIL", "sklearn", "errors"},

@@ -4,10 +4,19 @@ from itertools import product
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from softmax_gradient_tampering import tampered_cross_entropy
 from softmax_gradient_tampering.loss.kernels import cpu, reference
 from softmax_gradient_tampering.loss.kernels.options import Options
-from tests.loss.cases import OPTION_CASES, Case, assert_close, assert_equal
+from tests.loss.cases import (
+    FEW_CASES,
+    OPTION_CASES,
+    Case,
+    assert_close,
+    assert_equal,
+    value_and_gradient,
+)
 
 # In elements: one row at a time, a few rows, a last block that is not full, one block.
 BLOCK_SIZES = (1, 10, 15, cpu.BLOCK_SIZE)
@@ -16,6 +25,12 @@ BLOCK_SIZES = (1, 10, 15, cpu.BLOCK_SIZE)
 def kernel_arguments(case, dtype=torch.float64):
     logits, target, options = case.make(dtype)
     return logits, target, Options(**options, loss_dtype=dtype)
+
+
+def set_block_size(monkeypatch, block_size):
+    """Blocks of this many elements, and the path of blocks unless the size is the default."""
+    monkeypatch.setattr(cpu, "SMALL_SIZE", cpu.SMALL_SIZE if block_size == cpu.BLOCK_SIZE else 0)
+    monkeypatch.setattr(cpu, "BLOCK_SIZE", block_size)
 
 
 def forward_and_backward(kernel, logits, target, alpha, options):
@@ -27,7 +42,7 @@ def forward_and_backward(kernel, logits, target, alpha, options):
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 @pytest.mark.parametrize("case", OPTION_CASES, ids=str)
 def test_cpu_kernel_is_the_reference(case, block_size, monkeypatch):
-    monkeypatch.setattr(cpu, "BLOCK_SIZE", block_size)
+    set_block_size(monkeypatch, block_size)
     logits, target, options = kernel_arguments(case)
     for alpha in (0.0, 0.25, 1.0, torch.tensor(0.25), torch.tensor(0.0)):
         actual = forward_and_backward(cpu, logits, target, alpha, options)
@@ -40,15 +55,16 @@ def test_cpu_kernel_is_the_reference(case, block_size, monkeypatch):
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 def test_blocks_leave_every_row_of_the_gradient_as_it_is(dtype, reduction, monkeypatch):
     logits, target, options = kernel_arguments(Case(reduction=reduction), dtype)
+    set_block_size(monkeypatch, logits.numel())
     *_, expected = forward_and_backward(cpu, logits, target, 0.25, options)
-    monkeypatch.setattr(cpu, "BLOCK_SIZE", 10)
+    set_block_size(monkeypatch, 10)
     *_, actual = forward_and_backward(cpu, logits, target, 0.25, options)
     assert_equal(actual, expected)
 
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_tensor_larger_than_a_block_equals_the_reference(soft):
-    logits, target, options = kernel_arguments(Case(shape=(300, 1000), soft=soft), torch.float32)
+    logits, target, options = kernel_arguments(Case(shape=(600, 1000), soft=soft), torch.float32)
     assert logits.numel() > cpu.BLOCK_SIZE
     *_, actual = forward_and_backward(cpu, logits, target, 0.25, options)
     *_, expected = forward_and_backward(reference, logits, target, 0.25, options)
@@ -57,7 +73,7 @@ def test_a_tensor_larger_than_a_block_equals_the_reference(soft):
 
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_an_all_ignored_batch_has_gradient_zero_in_blocks(block_size, monkeypatch):
-    monkeypatch.setattr(cpu, "BLOCK_SIZE", block_size)
+    set_block_size(monkeypatch, block_size)
     logits, target, options = kernel_arguments(Case())
     target = torch.full_like(target, -100)
     loss, _, grad = forward_and_backward(cpu, logits, target, 0.25, options)
@@ -68,7 +84,7 @@ def test_an_all_ignored_batch_has_gradient_zero_in_blocks(block_size, monkeypatc
 @pytest.mark.parametrize("kernel", [cpu, reference], ids=["cpu", "reference"])
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_gradient_has_the_shape_and_dtype_of_the_logits(kernel, block_size, monkeypatch):
-    monkeypatch.setattr(cpu, "BLOCK_SIZE", block_size)
+    set_block_size(monkeypatch, block_size)
     for case, dtype in product((Case(), Case(soft=True)), (torch.bfloat16, torch.float32)):
         logits, target, options = kernel_arguments(case, dtype)
         logits = logits.t().contiguous().t()
@@ -76,3 +92,59 @@ def test_gradient_has_the_shape_and_dtype_of_the_logits(kernel, block_size, monk
         assert (grad.shape, grad.dtype) == (logits.shape, logits.dtype)
         assert (loss.shape, loss.dtype) == ((), dtype)
         assert (stats.shape, stats.dtype) == ((), torch.float32)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 7, 8, 9, 31, 33, 1023, 4097])
+def test_the_path_of_blocks_equals_the_path_of_few_logits(num_classes, monkeypatch):
+    case = Case(shape=(6, num_classes), weighted=True, ignored=True)
+    logits, target, options = kernel_arguments(case)
+    *_, expected = forward_and_backward(cpu, logits, target, 0.25, options)
+    set_block_size(monkeypatch, 2 * num_classes)
+    *_, actual = forward_and_backward(cpu, logits, target, 0.25, options)
+    assert_close(actual, expected)
+
+
+def test_an_unknown_kernel_is_refused():
+    with pytest.raises(ValueError, match=r"one of auto, reference, cpu, triton, got 'gpu'"):
+        tampered_cross_entropy(torch.zeros(1, 2), torch.tensor([0]), 0.25, kernel="gpu")
+
+
+def test_the_cpu_kernel_takes_no_logits_of_another_device():
+    logits, target = torch.zeros(1, 2, device="meta"), torch.zeros(1, dtype=int, device="meta")
+    with pytest.raises(ValueError, match="'cpu' takes no logits on meta; use 'auto'"):
+        tampered_cross_entropy(logits, target, 0.25, kernel="cpu")
+
+
+@pytest.mark.parametrize("kernel", ["auto", "reference", "cpu"])
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_kernels_agree_by_name_in_eager_and_compiled_calls(case, kernel):
+    logits, target, options = case.make()
+    expected = value_and_gradient(tampered_cross_entropy, logits, target, 0.25, **options)
+    torch.compiler.reset()
+    compiled = torch.compile(tampered_cross_entropy, fullgraph=True, backend="aot_eager")
+    for function in (tampered_cross_entropy, compiled):
+        actual = value_and_gradient(function, logits, target, 0.25, kernel=kernel, **options)
+        for ours, of_default in zip(actual, expected, strict=True):
+            assert_close(ours, of_default)
+
+
+def test_a_named_kernel_computes_the_loss(monkeypatch):
+    logits, target, _ = Case().make()
+    monkeypatch.setattr(cpu, "forward", None)  # to be called would be an error
+    loss = tampered_cross_entropy(logits, target, 0.25, kernel="reference")
+    assert_close(loss, torch.nn.functional.cross_entropy(logits, target))
+
+
+def test_a_dispatch_mode_sees_the_operator_and_not_what_the_kernel_is_made_of():
+    logits, target, _ = Case().make()
+    names = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Record():
+        tampered_cross_entropy(logits, target, 0.25)
+    assert "softmax_gradient_tampering.cross_entropy.default" in names
+    assert not any("log_softmax" in name for name in names)

@@ -9,6 +9,7 @@ from torch import Tensor
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 from softmax_gradient_tampering.loss.generic import is_compiled_transform, tamper
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, is_index
+from softmax_gradient_tampering.loss.kernels.selection import check_kernel
 from softmax_gradient_tampering.loss.operator import tampered_cross_entropy_rows
 
 INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -22,6 +23,8 @@ def tampered_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    *,
+    kernel: str = "auto",
 ) -> Tensor:
     """Cross-entropy whose gradient uses p' = p^alpha / sum(p^alpha) in the place of p.
 
@@ -47,13 +50,16 @@ def tampered_cross_entropy(
         ignore_index: class index that counts neither in the value nor in the gradient.
         reduction: "mean", "sum" or "none"; torch's rules for empty and all-ignored batches.
         label_smoothing: in [0, 1]: q becomes (1 - e) q + e / C, in value and gradient.
+        kernel: what computes it: "auto" (the fastest for the device), "reference", "cpu" or
+            "triton"; for comparisons. Where a kernel cannot do it, plain torch does.
 
     Returns:
         The loss, 0-d or, for reduction "none", of the target's shape of class indices; in
         the dtype that F.cross_entropy returns (float32 under autocast).
 
     Raises:
-        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+        ValueError: alpha is negative, not finite, or a tensor with dimensions; the kernel is
+            unknown or not for this device.
         IndexError, RuntimeError, ValueError: whatever F.cross_entropy raises.
 
     >>> z = torch.tensor([[2.0, 0.0, -2.0]], requires_grad=True)
@@ -74,13 +80,15 @@ def tampered_cross_entropy(
         "reduction": reduction,
         "label_smoothing": label_smoothing,
     }
-    if not _is_regular(input, target, weight, reduction, label_smoothing):
+    if kernel != "auto":
+        check_kernel(kernel, input.device)
+    if not _is_regular(input, target, weight, ignore_index, reduction, label_smoothing):
         # If an argument is wrong, torch's own function says what.
         return tamper(F.cross_entropy, alpha)(input, target, **kwargs)
     loss_dtype = loss_dtype_of(input, target, weight)
     if target.requires_grad or is_compiled_transform():
         return _composite(input, target, alpha, kwargs).to(loss_dtype)
-    options = Options(**kwargs, loss_dtype=loss_dtype)
+    options = Options(**kwargs, loss_dtype=loss_dtype, kernel=kernel)
     shape = target.shape if is_index(target) else input.shape[:1] + input.shape[2:]
     if input.dim() == 1:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
@@ -104,7 +112,12 @@ def _composite(input: Tensor, target: Tensor, alpha: Alpha, kwargs: dict[str, An
 
 
 def _is_regular(
-    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
 ) -> bool:
     """Whether the arguments are of a form that the operator takes."""
     if input.dim() == 0 or not input.is_floating_point() or input.device != target.device:
@@ -113,7 +126,7 @@ def _is_regular(
         of_input = input.shape[:1] + input.shape[2:] if input.dim() > 1 else ()
         fits = target.shape == of_input and target.dtype in INDEX_DTYPES
     else:
-        fits = target.shape == input.shape
+        fits = target.shape == input.shape and ignore_index < 0
     if weight is not None:
         fits &= weight.shape == input.shape[min(1, input.dim() - 1) :][:1]
         fits &= weight.dtype == input.dtype or torch.is_autocast_enabled(input.device.type)

@@ -15,6 +15,7 @@ class TamperedCrossEntropyLoss(nn.Module):
         ignore_index: class index that does not count.
         reduction: "mean", "sum" or "none".
         label_smoothing: in [0, 1].
+        kernel: "auto", "reference", "cpu" or "triton".
 
     Raises:
         ValueError: alpha is negative, not finite, or a tensor with dimensions.
@@ -36,6 +37,8 @@ class TamperedCrossEntropyLoss(nn.Module):
         ignore_index: int = -100,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
+        *,
+        kernel: str = "auto",
     ) -> None:
         super().__init__()
         self.alpha = check_alpha(alpha)
@@ -43,6 +46,7 @@ class TamperedCrossEntropyLoss(nn.Module):
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.label_smoothing = label_smoothing
+        self.kernel = kernel
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of logits (N, C, ...) against class indices or probabilities."""
@@ -54,6 +58,7 @@ class TamperedCrossEntropyLoss(nn.Module):
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
+            kernel=self.kernel,
         )
 
     def extra_repr(self) -> str:

@@ -1,26 +1,27 @@
-"""The operator of the cross-entropy: forward and backward per device, fake, autograd.
+"""The operator of the cross-entropy: forward and backward, fake, autograd.
 
-Torch's dispatcher picks the kernel: `cpu` on a CPU, `reference` on any other device.
 The two operators are registered with `torch.library.Library` and wired into autograd
 by hand, because `torch.library.custom_op` costs several times as much a call and does
-not pass under torch.func.
+not pass under torch.func. They are for those who trace: torch.compile, fake tensors,
+dispatch modes. An eager call goes to the kernel directly, which saves the dispatcher's part.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
-from softmax_gradient_tampering.loss.kernels import cpu, reference
+from softmax_gradient_tampering.loss.kernels import reference
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, loss_divisor
+from softmax_gradient_tampering.loss.kernels.selection import select_kernel
 
 _library = torch.library.Library("softmax_gradient_tampering", "DEF")
-# alpha travels as a number, or as `alpha_tensor` where it may not be read.
+# alpha travels as a number, or as `alpha_tensor` where it may not be read. An argument
+# of the name `kernel` would clash with one of torch's own when it compiles.
 _OPTIONS = (
     "Tensor target, float alpha, Tensor? alpha_tensor, Tensor? weight, int ignore_index, "
-    "str reduction, float label_smoothing, ScalarType loss_dtype"
+    "str reduction, float label_smoothing, ScalarType loss_dtype, str kernel_name='auto'"
 )
 _library.define(f"cross_entropy(Tensor logits, {_OPTIONS}) -> (Tensor loss, Tensor stats)")
 _library.define(
@@ -38,8 +39,10 @@ def tampered_cross_entropy_rows(
     """
     is_transformed = torch._C._are_functorch_transforms_active()
     function = _Transformable if is_transformed else _Operator
-    # The weight is an argument of its own, so that autograd sees it.
-    return function.apply(logits, target, options.weight, alpha, options._replace(weight=None))
+    weight = options.weight
+    if weight is not None:  # an argument of its own, so that autograd sees it
+        options = options._replace(weight=None)
+    return function.apply(logits, target, weight, alpha, options)
 
 
 class _Operator(torch.autograd.Function):
@@ -53,23 +56,17 @@ class _Operator(torch.autograd.Function):
         options: Options,
     ) -> Tensor:
         ctx.alpha, ctx.options = alpha, options
-        options = options._replace(weight=weight)
-        loss, stats = torch.ops.softmax_gradient_tampering.cross_entropy(
-            logits, target, *_pack(alpha), *options
-        )
+        loss, stats = _forward(logits, target, alpha, _with_weight(options, weight))
         ctx.save_for_backward(logits, target, weight, stats)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, target, weight, stats = ctx.saved_tensors
-        options = ctx.options._replace(weight=weight)
-        if torch.is_grad_enabled():  # the graph of the gradient is wanted
-            grad = reference.backward(grad_loss, logits, target, ctx.alpha, stats, options)
-        else:
-            grad = torch.ops.softmax_gradient_tampering.cross_entropy_backward(
-                grad_loss, logits, stats, target, *_pack(ctx.alpha), *options
-            )
+        options = _with_weight(ctx.options, weight)
+        # Where the graph of the gradient is wanted, the kernel that torch can differentiate.
+        backward = reference.backward if torch.is_grad_enabled() else _backward
+        grad = backward(grad_loss, logits, target, ctx.alpha, stats, options)
         return grad, None, None, None, None
 
 
@@ -117,46 +114,74 @@ class _Transformable(torch.autograd.Function):
         return reference.backward(grad_loss, logits, target, alpha, stats, options)
 
 
+def _forward(
+    logits: Tensor, target: Tensor, alpha: Alpha, options: Options
+) -> tuple[Tensor, Tensor]:
+    if _is_eager(logits):
+        return select_kernel(options.kernel, logits).forward(logits, target, alpha, options)
+    arguments = target, *_pack(alpha), *options
+    return torch.ops.softmax_gradient_tampering.cross_entropy(logits, *arguments)
+
+
+def _backward(
+    grad_loss: Tensor, logits: Tensor, target: Tensor, alpha: Alpha, stats: Tensor, options: Options
+) -> Tensor:
+    if _is_eager(logits):
+        kernel = select_kernel(options.kernel, logits)
+        return kernel.backward(grad_loss, logits, target, alpha, stats, options)
+    arguments = target, *_pack(alpha), *options
+    return torch.ops.softmax_gradient_tampering.cross_entropy_backward(
+        grad_loss, logits, stats, *arguments
+    )
+
+
+def _is_eager(logits: Tensor) -> bool:
+    """Whether nobody traces or intercepts: a plain tensor, no compiler, no dispatch mode."""
+    return (
+        type(logits) in (Tensor, torch.nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
+def _with_weight(options: Options, weight: Tensor | None) -> Options:
+    return options if weight is None else options._replace(weight=weight)
+
+
 def _pack(alpha: Alpha) -> tuple[float, Tensor | None]:
     return (1.0, alpha) if isinstance(alpha, Tensor) else (alpha, None)
 
 
-_Forward = Callable[[Tensor, Tensor, Alpha, Options], tuple[Tensor, Tensor]]
-_Backward = Callable[[Tensor, Tensor, Tensor, Alpha, Tensor, Options], Tensor]
+def _run_forward(
+    logits: Tensor, target: Tensor, alpha: float, alpha_tensor: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor]:
+    exponent, unpacked = alpha if alpha_tensor is None else alpha_tensor, Options(*options)
+    return select_kernel(unpacked.kernel, logits).forward(logits, target, exponent, unpacked)
 
 
-def _register(dispatch_key: str, kernel_forward: _Forward, kernel_backward: _Backward) -> None:
-    """Make a kernel the implementation of both operators for a dispatch key."""
-
-    def forward(
-        logits: Tensor, target: Tensor, alpha: float, alpha_tensor: Tensor | None, *options: Any
-    ) -> tuple[Tensor, Tensor]:
-        exponent = alpha if alpha_tensor is None else alpha_tensor
-        return kernel_forward(logits, target, exponent, Options(*options))
-
-    def backward(
-        grad_loss: Tensor,
-        logits: Tensor,
-        stats: Tensor,
-        target: Tensor,
-        alpha: float,
-        alpha_tensor: Tensor | None,
-        *options: Any,
-    ) -> Tensor:
-        exponent = alpha if alpha_tensor is None else alpha_tensor
-        return kernel_backward(grad_loss, logits, target, exponent, stats, Options(*options))
-
-    _library.impl("cross_entropy", forward, dispatch_key)
-    _library.impl("cross_entropy_backward", backward, dispatch_key)
+def _run_backward(
+    grad_loss: Tensor,
+    logits: Tensor,
+    stats: Tensor,
+    target: Tensor,
+    alpha: float,
+    alpha_tensor: Tensor | None,
+    *options: Any,
+) -> Tensor:
+    exponent, unpacked = alpha if alpha_tensor is None else alpha_tensor, Options(*options)
+    kernel = select_kernel(unpacked.kernel, logits)
+    return kernel.backward(grad_loss, logits, target, exponent, stats, unpacked)
 
 
 @torch.library.register_fake("softmax_gradient_tampering::cross_entropy")
 def _fake_forward(
     logits: Tensor, target: Tensor, alpha: float, alpha_tensor: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor]:
-    shape = logits.shape[:1] if Options(*options).reduction == "none" else ()
-    loss = logits.new_empty(shape, dtype=Options(*options).loss_dtype)
-    return loss, logits.new_empty((), dtype=compute_dtype(logits.dtype))
+    unpacked = Options(*options)
+    shape = logits.shape[:1] if unpacked.reduction == "none" else ()
+    loss = logits.new_empty(shape, dtype=unpacked.loss_dtype)
+    stats_shape = select_kernel(unpacked.kernel, logits).stats_shape(logits, unpacked)
+    return loss, logits.new_empty(stats_shape, dtype=compute_dtype(logits.dtype))
 
 
 @torch.library.register_fake("softmax_gradient_tampering::cross_entropy_backward")
@@ -164,5 +189,5 @@ def _fake_backward(grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-_register("CompositeExplicitAutograd", reference.forward, reference.backward)
-_register("CPU", cpu.forward, cpu.backward)
+_library.impl("cross_entropy", _run_forward, "CompositeExplicitAutograd")
+_library.impl("cross_entropy_backward", _run_backward, "CompositeExplicitAutograd")

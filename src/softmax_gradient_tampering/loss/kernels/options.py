@@ -7,13 +7,14 @@ from torch import Tensor
 
 
 class Options(NamedTuple):
-    """F.cross_entropy's options, and the dtype in which it returns the loss."""
+    """F.cross_entropy's options, the dtype in which it returns the loss, and the kernel's name."""
 
     weight: Tensor | None
     ignore_index: int
     reduction: str
     label_smoothing: float
     loss_dtype: torch.dtype
+    kernel: str = "auto"
 
 
 def is_index(target: Tensor) -> bool:

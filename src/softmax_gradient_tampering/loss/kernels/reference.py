@@ -34,7 +34,7 @@ def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[
 
     Returns:
         loss: 0-d, or (N,) where the reduction is "none", in `options.loss_dtype`.
-        stats: 0-d, what the reduction divides by, for `backward`.
+        stats: what `backward` needs, of `stats_shape`; here what the reduction divides by.
     """
     dtype = compute_dtype(z.dtype)
     weight = options.weight
@@ -71,15 +71,23 @@ def backward(
     return (scale * (q.sum(-1, keepdim=True) * p_tampered - q)).to(z.dtype)
 
 
+def stats_shape(z: Tensor, options: Options) -> tuple[int, ...]:
+    """The shape of stats: 0-d. Its dtype is the compute dtype of z."""
+    return ()
+
+
 def tampered_log_softmax(z: Tensor, alpha: Alpha) -> Tensor:
     """log p' = log_softmax(alpha z), (N, C); at alpha = 0, p' uniform where z is not -inf."""
+    return torch.log_softmax(multiply(z, alpha), dim=-1)
+
+
+def multiply(z: Tensor, alpha: Alpha) -> Tensor:
+    """alpha z; at alpha = 0, -inf stays."""
     if isinstance(alpha, Tensor):
-        z = torch.where(z == -torch.inf, z, alpha.to(z.dtype) * z)  # 0 * -inf is nan
-    elif alpha == 0:
-        z = torch.where(z == -torch.inf, z, torch.zeros_like(z))
-    else:
-        z = alpha * z
-    return torch.log_softmax(z, dim=-1)
+        return torch.where(z == -torch.inf, z, alpha.to(z.dtype) * z)  # 0 * -inf is nan
+    if alpha == 0:
+        return torch.where(z == -torch.inf, z, torch.zeros_like(z))
+    return alpha * z
 
 
 def target_distribution(target: Tensor, z: Tensor, options: Options) -> Tensor:

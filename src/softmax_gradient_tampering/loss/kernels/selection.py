@@ -1,0 +1,79 @@
+"""Which kernel computes a loss: the one asked for, or the fastest that can."""
+
+from importlib import import_module
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from softmax_gradient_tampering.loss.alpha import Alpha
+from softmax_gradient_tampering.loss.kernels import cpu, reference
+from softmax_gradient_tampering.loss.kernels.options import Options
+
+KERNELS = ("auto", "reference", "cpu", "triton")
+
+
+class Kernel(Protocol):
+    """The contract, described in `reference`."""
+
+    def forward(
+        self, z: Tensor, target: Tensor, alpha: Alpha, options: Options
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def backward(
+        self,
+        grad_loss: Tensor,
+        z: Tensor,
+        target: Tensor,
+        alpha: Alpha,
+        stats: Tensor,
+        options: Options,
+    ) -> Tensor: ...
+
+    def stats_shape(self, z: Tensor, options: Options) -> tuple[int, ...]: ...
+
+
+def check_kernel(name: str, device: torch.device) -> None:
+    """Refuse a kernel that logits on this device cannot have.
+
+    Raises:
+        ValueError: the name is none of `KERNELS`, or the kernel is not for the device.
+    """
+    if name not in KERNELS:
+        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {name!r}")
+    if name == "cpu" and device.type != "cpu":
+        raise ValueError(f"kernel 'cpu' takes no logits on {device.type}; use 'auto'")
+    if name == "triton" and not _is_triton_usable(device):
+        raise ValueError(
+            f"kernel 'triton' cannot run on {device.type} here: it needs a GPU that Triton knows "
+            "and a C compiler, or Triton's interpreter (TRITON_INTERPRET=1); use 'auto'"
+        )
+
+
+def select_kernel(name: str, z: Tensor) -> Kernel:
+    """The kernel of this name for the logits z; "auto" is the fastest for their device.
+
+    Raises:
+        ValueError: as `check_kernel`.
+    """
+    if name == "auto":
+        if z.device.type == "cpu":
+            return cpu
+        name = "triton" if z.device.type == "cuda" and _is_triton_usable(z.device) else "reference"
+    else:
+        check_kernel(name, z.device)
+    if name == "triton" and z.dtype != torch.float64:
+        return _triton()
+    return cpu if name == "cpu" else reference
+
+
+def _is_triton_usable(device: torch.device) -> bool:
+    try:
+        return _triton().is_usable(device)
+    except ImportError:
+        return False
+
+
+def _triton() -> Any:
+    # Imported when it is first asked for: Triton may be missing, and loading it takes a while.
+    return import_module("softmax_gradient_tampering.loss.kernels.triton")
