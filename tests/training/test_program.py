@@ -112,6 +112,7 @@ def test_gradient_statistics_and_other_sinks(capsys: pytest.CaptureFixture[str])
         ("--train-continuous", 2, "--final-validate", "--print-model"),
         ("--start-epoch", 1),
         ("--modify-softmax", 1.5),
+        ("--modify-softmax", 0.25, "--loss-kernel", "reference"),
         ("--modify-softmax", 0.25, "--opt", "adahessian", "--lr", 0.01),
         ("-b", 673),  # a last batch of one sample is left out
     ],
@@ -129,6 +130,9 @@ def test_few_classes_and_one_batch_an_epoch_work(photos: Path) -> None:
 MISTAKES = {
     "--modify-sofmax 0.25": r"did you mean --modify-softmax\?",
     "--modify-softmax -1": r"--modify-softmax -1\.0: must be at least 0",
+    "--loss-kernel cpu": "--loss-kernel cpu without --modify-softmax",
+    "--modify-softmax 0.5 --loss-kernel gpu": "invalid choice: 'gpu'",
+    "--modify-softmax 0.5 --loss-kernel triton --device cpu": "'triton' cannot run on cpu",
     "--data_dir nowhere": "nowhere: no such folder",
     "--data_dir photos --num-classes 1": "--num-classes 1: photos has labels up to 1",
     "--data_dir single": "one class only",

@@ -64,9 +64,12 @@ class _Operator(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, target, weight, stats = ctx.saved_tensors
         options = _with_weight(ctx.options, weight)
-        # Where the graph of the gradient is wanted, the kernel that torch can differentiate.
-        backward = reference.backward if torch.is_grad_enabled() else _backward
-        grad = backward(grad_loss, logits, target, ctx.alpha, stats, options)
+        if torch.is_grad_enabled():
+            # The graph of the gradient is wanted: the kernel that torch can differentiate.
+            divisor = loss_divisor(target, options, logits)
+            grad = reference.backward(grad_loss, logits, target, ctx.alpha, divisor, options)
+        else:
+            grad = _backward(grad_loss, logits, target, ctx.alpha, stats, options)
         return grad, None, None, None, None
 
 
@@ -180,7 +183,7 @@ def _fake_forward(
     unpacked = Options(*options)
     shape = logits.shape[:1] if unpacked.reduction == "none" else ()
     loss = logits.new_empty(shape, dtype=unpacked.loss_dtype)
-    stats_shape = select_kernel(unpacked.kernel, logits).stats_shape(logits, unpacked)
+    stats_shape = select_kernel(unpacked.kernel, logits).stats_shape(logits, target, unpacked)
     return loss, logits.new_empty(stats_shape, dtype=compute_dtype(logits.dtype))
 
 

@@ -27,6 +27,11 @@ class Config:
     smoothing: float = flag(0.0, "label smoothing")
     logit_stats: bool = flag(False, "print and record the logits' norm, mean, max, var")
     grad_stats: bool = flag(False, "print min and max of the logits' gradient, unscaled")
+    loss_kernel: str = flag(
+        "auto",
+        "what computes the tampered loss; auto is the fastest for the device",
+        choices=("auto", "reference", "cpu", "triton"),
+    )
     custom_loss: bool = flag(False, "refused: the published experiment had no published use")
 
     # --- data

@@ -16,8 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from softmax_gradient_tampering.data import DataOptions, Dataset, Loader, TrainLoader
 from softmax_gradient_tampering.data.order import counter_hash
-from softmax_gradient_tampering.errors import UserError, as_user_error
+from softmax_gradient_tampering.errors import UserError, as_user_error, first_line
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
+from softmax_gradient_tampering.loss.kernels.selection import check_kernel
 from softmax_gradient_tampering.models import create_model
 from softmax_gradient_tampering.training.config import Config
 from softmax_gradient_tampering.training.data_setup import (
@@ -79,6 +80,7 @@ def set_up(config: Config, processes: Processes, dataset: Dataset | None = None)
     Raises:
         UserError: the data, the model, or an option is not to be had.
     """
+    _check_loss_kernel(config, processes.device)
     dataset = dataset or open_configured_dataset(config)
     if dataset.name == "digits" and processes.device.type == "cpu":
         torch.set_num_threads(1)  # nets of this size lose by threads, badly on a busy machine
@@ -170,8 +172,19 @@ def create_loss(config: Config) -> LossFn:
         )
     loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=smoothing)
     if config.modify_softmax:
-        loss = TamperedCrossEntropyLoss(config.modify_softmax, label_smoothing=smoothing)
+        loss = TamperedCrossEntropyLoss(
+            config.modify_softmax, label_smoothing=smoothing, kernel=config.loss_kernel
+        )
     return loss
+
+
+def _check_loss_kernel(config: Config, device: torch.device) -> None:
+    if config.loss_kernel != "auto":
+        try:
+            check_kernel(config.loss_kernel, device)
+        except ValueError as error:
+            message = f"--loss-kernel {config.loss_kernel}: {first_line(error)}"
+            raise UserError(message) from error
 
 
 def _create_model(config: Config, dataset: Dataset) -> nn.Module:

@@ -78,6 +78,11 @@ def _check_combinations(config: Config) -> None:
             f"--jsd with --modify-softmax {config.modify_softmax}: the divergence between splits "
             "has no target distribution to temper against; use one of the two"
         )
+    if config.loss_kernel != "auto" and not config.modify_softmax:
+        raise UserError(
+            f"--loss-kernel {config.loss_kernel} without --modify-softmax: the ordinary "
+            "cross-entropy is torch's own; leave it out, or give --modify-softmax 1"
+        )
     if config.is_mixing and config.aug_splits:
         raise UserError("--mixup and --cutmix do not go with --aug-splits; use one of the two")
     if config.split_bn and config.aug_splits < 2:

@@ -104,7 +104,7 @@ def backward(
     return grad
 
 
-def stats_shape(z: Tensor, options: Options) -> tuple[int, ...]:
+def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
     """See `reference.stats_shape`."""
     return ()
 

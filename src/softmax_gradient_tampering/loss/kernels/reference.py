@@ -71,7 +71,7 @@ def backward(
     return (scale * (q.sum(-1, keepdim=True) * p_tampered - q)).to(z.dtype)
 
 
-def stats_shape(z: Tensor, options: Options) -> tuple[int, ...]:
+def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
     """The shape of stats: 0-d. Its dtype is the compute dtype of z."""
     return ()
 
