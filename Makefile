@@ -1,4 +1,4 @@
-# make demo   train on handwritten digits with and without tampering, and compare
+# make demo   a study of handwritten digits, with and without tampering, and its report
 # make test   lint, types, doctests, README blocks, tests
 PYTHON ?= python3
 VENV := .venv

@@ -23,12 +23,15 @@ ALLOWED = {
         *("errors", "loss", "models", "data"),
     },
     "recipes": {"yaml", "errors", "training"},
-    "studies": {"numpy", "scipy", "matplotlib", "rich", "errors", "training"},
+    "studies": {
+        *("torch", "numpy", "scipy", "matplotlib", "rich", "yaml", "optuna"),
+        *("errors", "recipes", "training"),
+    },
     "cli": {"errors", "training", "recipes", "studies", NAME},
     "__init__": {"loss"},
 }
 # Of training, studies see these modules alone, never the loop.
-STUDIES_SEE = {"config", "records", "run"}
+STUDIES_SEE = {"arguments", "config", "files", "records", "run"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""The command line: `sgt train | validate | recipes | checkpoint | demo`."""
+"""The command line: `sgt train | validate | recipes | checkpoint | study | demo`."""
 
 import sys
 import warnings
@@ -19,6 +19,7 @@ commands:
   validate    evaluate a checkpoint: train --validate
   recipes     the published experiments: list, show, schedule
   checkpoint  show what is in a checkpoint
+  study       several alphas and seeds, with the controls that an answer needs
   demo        train on handwritten digits with and without tampering, and compare
 
 `sgt COMMAND --help` says more of each.
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "validate": validate,
         "recipes": recipes,
         "checkpoint": checkpoint,
+        "study": study,
         "demo": demo,
     }
     command = commands.get(words[0])
@@ -91,6 +93,12 @@ def recipes(argv: Sequence[str]) -> None:
     run_recipes(argv)
 
 
+def study(argv: Sequence[str]) -> None:
+    from softmax_gradient_tampering.studies.command import main as run_study
+
+    run_study(argv)
+
+
 def checkpoint(argv: Sequence[str]) -> None:
     from softmax_gradient_tampering.training.checkpoint_command import main as run_checkpoint
 
@@ -129,3 +137,7 @@ def _lost_a_process(error: RuntimeError) -> bool:
 def _show_warning(message: Warning | str, *_: object) -> None:
     """One line, without the source that nobody asked for."""
     _print_error(f"warning: {message}")
+
+
+if __name__ == "__main__":  # torchrun runs it as a module
+    sys.exit(main())

@@ -60,7 +60,7 @@ class _Operator(torch.autograd.Function):
         ctx.alpha, ctx.options = alpha, options
         options = options._replace(weight=class_weight)
         loss, *stats = torch.ops.softmax_gradient_tampering.linear_cross_entropy(
-            hidden, weight, bias, target, *_pack(alpha), *options, is_differentiated
+            hidden, weight, bias, target, *_pack(alpha), *_of_loss(options), is_differentiated
         )
         ctx.save_for_backward(hidden, weight, bias, target, class_weight, *stats)
         return loss
@@ -74,7 +74,7 @@ class _Operator(torch.autograd.Function):
             grads = _differentiable_gradients(grad_loss, head, target, ctx.alpha, options, needed)
         else:
             grads = torch.ops.softmax_gradient_tampering.linear_cross_entropy_backward(
-                grad_loss, *head, *stats, target, *_pack(ctx.alpha), *options, needed
+                grad_loss, *head, *stats, target, *_pack(ctx.alpha), *_of_loss(options), needed
             )
         grads = [grad if is_needed else None for grad, is_needed in zip(grads, needed, strict=True)]
         return *grads, None, None, None, None, None
@@ -95,6 +95,11 @@ def _differentiable_gradients(
     inputs = [tensor for tensor, is_needed in zip(head, needed, strict=True) if is_needed]
     grads = iter(torch.autograd.grad(loss, inputs, grad_loss, create_graph=True))  # type: ignore[arg-type]
     return [next(grads) if is_needed else None for is_needed in needed]
+
+
+def _of_loss(options: Options) -> tuple[Any, ...]:
+    """The options without the kernel's name: here there is one kernel."""
+    return options[: options._fields.index("kernel")]
 
 
 def _pack(alpha: Alpha) -> tuple[float, Tensor | None]:

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -37,8 +37,7 @@ def parse_arguments(
             --config file that does not fit.
         SystemExit: after --help.
     """
-    parser = build_parser(program)
-    namespace = vars(parser.parse_args([_hyphenated(word) for word in argv]))
+    namespace = given_flags(argv, program)
     path, recipe = namespace.pop("config", None), namespace.pop("recipe", None)
     if recipe is not None and (path or find_recipe is None):
         raise UserError(f"--recipe {recipe}: give it alone, without --config")
@@ -46,6 +45,16 @@ def parse_arguments(
         path = find_recipe(recipe)
     config = load_config(Path(path)) if path else Config()
     return replace(config, **{name: _frozen(value) for name, value in namespace.items()})
+
+
+def given_flags(argv: Sequence[str], program: str = "sgt train") -> dict[str, Any]:
+    """The flags that a command line names, by the names of Config's fields, and their values.
+
+    Raises:
+        UserError, SystemExit: as `parse_arguments`.
+    """
+    parser = build_parser(program)
+    return vars(parser.parse_args([_hyphenated(word) for word in argv]))
 
 
 def load_config(path: Path) -> Config:
@@ -67,13 +76,26 @@ def load_config(path: Path) -> Config:
         raise UserError(f"--config {path}: not valid YAML: {reason}") from error
     if not isinstance(loaded, dict):
         raise UserError(f"--config {path}: expected `name: value` lines, got {loaded!r:.60}")
-    values = {}
     loaded.pop(PUBLISHED_KEY, None)  # a recipe's published figures
-    for key, value in loaded.items():
+    return from_mapping(loaded, str(path))
+
+
+def from_mapping(mapping: Mapping[Any, Any], where: str) -> Config:
+    """The Config of plain values by name, as YAML and JSON files hold them.
+
+    Args:
+        mapping: names and values; what is left out has its default.
+        where: they come from, for messages.
+
+    Raises:
+        UserError: a name, type or choice is wrong.
+    """
+    values = {}
+    for key, value in mapping.items():
         name = str(key).replace("-", "_")
         if name not in FIELDS:
-            raise UserError(f"{path}: unknown key {key!r}{_nearest(name, FIELDS)}")
-        values[name] = _checked(name, value, f"{path}: {key}")
+            raise UserError(f"{where}: unknown key {key!r}{nearest(name, FIELDS)}")
+        values[name] = _checked(name, value, f"{where}: {key}")
     return Config(**values)
 
 
@@ -136,7 +158,7 @@ class ArgumentParser(argparse.ArgumentParser):
             words = [word for word in unknown if word.startswith("-")] or unknown
             known = [option for action in self._actions for option in action.option_strings]
             raise UserError(
-                f"unrecognized argument {words[0]}{_nearest(words[0].split('=')[0], known)}"
+                f"unrecognized argument {words[0]}{nearest(words[0].split('=')[0], known)}"
             )
         return parsed
 
@@ -157,7 +179,8 @@ def _help(name: str) -> str:
     return f"{text} ({shown})"
 
 
-def _nearest(name: str, known: Any) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message that names the nearest known name, where there is one near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 

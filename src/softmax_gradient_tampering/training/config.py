@@ -32,6 +32,15 @@ class Config:
         "what computes the tampered loss; auto is the fastest for the device",
         choices=("auto", "reference", "cpu", "triton"),
     )
+    alpha_schedule: str = flag(
+        "constant",
+        "alpha over the epochs, from --modify-softmax to --alpha-end",
+        choices=("constant", "linear", "cosine"),
+    )
+    alpha_end: float | None = flag(None, "alpha of the last epoch, with --alpha-schedule")
+    equivalent_to: float | None = flag(
+        None, "ordinary training, head and body re-set to equal --modify-softmax at this alpha"
+    )
     custom_loss: bool = flag(False, "refused: the published experiment had no published use")
 
     # --- data
@@ -40,6 +49,7 @@ class Config:
     cifar: int = flag(0, "10 or 100: CIFAR from local files in --data_dir")
     train_split: str = flag("train", "name of the training split")
     val_split: str = flag("validation", "name of the validation split")
+    holdout: float = flag(0.0, "validate on this share of the training set, held out by the seed")
     batch_size: int = flag(256, "batch size of a process", "-b")
     validation_batch_size_multiplier: int = flag(1, "validation batch in training batches", "-vb")
     workers: int = flag(
@@ -180,6 +190,7 @@ class Config:
     recovery_interval: int = flag(0, "optimizer steps between recovery checkpoints; 0 none")
     validate: bool = flag(False, "evaluate only, and write nothing", "-v")
     final_validate: bool = flag(False, "print the measurements after the last epoch")
+    save_predictions: bool = flag(False, "write the final validation logits to predictions.npz")
     dry_run: bool = flag(False, "resolve everything, print it, train nothing")
     log_interval: int = flag(20, "batches between progress lines")
     per_line: bool = flag(False, "progress lines on a terminal too")

@@ -52,13 +52,18 @@ def head_lines(setup: Setup) -> list[str]:
         f"{dataset.num_train:,} training and {dataset.num_val:,} validation images, "
         f"{config.num_classes} classes"
     )
+    if config.holdout:
+        lines.append(f"Validating on {config.holdout:.4g} of the training set, held out")
     ignored = _ignored_flags(setup)
     if ignored:
         lines.append(f"Note: {dataset.name} is augmented in memory, without {', '.join(ignored)}.")
     if config.smoothing:
         lines.append(f"Smoothing: {config.smoothing}")
     if config.modify_softmax:
-        lines.append(f"Gradient tampering is active at softmax: {config.modify_softmax}")
+        end = f" to {config.alpha_end}, {config.alpha_schedule}" if config.alpha_end else ""
+        lines.append(f"Gradient tampering is active at softmax: {config.modify_softmax}{end}")
+    if config.equivalent_to is not None:
+        lines.append(f"Ordinary cross-entropy, re-set to equal alpha {config.equivalent_to}")
     global_batch = config.batch_size * setup.processes.number
     if global_batch > dataset.num_train:
         lines.append(

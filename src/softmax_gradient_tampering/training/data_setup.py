@@ -7,6 +7,7 @@ from timm.data import Mixup, resolve_data_config
 from torch import nn
 
 from softmax_gradient_tampering.data import DataOptions, Dataset, open_dataset
+from softmax_gradient_tampering.data.holdout import hold_out
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.models import PUBLISHED_MODELS
 from softmax_gradient_tampering.training.config import Config
@@ -16,7 +17,7 @@ from softmax_gradient_tampering.training.distributed import Processes
 def open_configured_dataset(config: Config) -> Dataset:
     """The data set that the flags name; the digits where they name none."""
     num_channels = config.input_size[0] if config.input_size else 3
-    return open_dataset(
+    dataset = open_dataset(
         config.data_dir,
         config.dataset,
         config.cifar,
@@ -24,6 +25,9 @@ def open_configured_dataset(config: Config) -> Dataset:
         config.val_split,
         num_channels,
     )
+    if config.holdout:
+        dataset = hold_out(dataset, config.holdout, config.seed)
+    return dataset
 
 
 def create_data_options(

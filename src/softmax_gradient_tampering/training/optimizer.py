@@ -8,6 +8,7 @@ from torch import nn
 
 from softmax_gradient_tampering.errors import as_user_error
 from softmax_gradient_tampering.training.config import Config
+from softmax_gradient_tampering.training.equivalence import group_parameters
 
 
 def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
@@ -21,6 +22,8 @@ def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
         options["eps"] = config.opt_eps
     if config.opt_betas is not None:
         options["betas"] = tuple(config.opt_betas)
+    if config.equivalent_to is not None:
+        options["param_group_fn"] = group_parameters(config)
     with as_user_error(f"--opt {config.opt} or an option of it"):
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             model,

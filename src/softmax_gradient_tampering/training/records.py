@@ -41,6 +41,13 @@ COLUMNS = (
     "zeroed_features",
 )
 
+# Settings that change what is seen or kept of a run, and not the run.
+NOT_HASHED = (
+    *("workers", "max_steps", "recovery_interval", "checkpoint_hist", "final_validate"),
+    *("log_interval", "per_line", "log", "log_wandb", "print_model", "save_images"),
+    "save_predictions",
+)
+
 
 def write_args(folder: Path, args: Mapping[str, Any]) -> None:
     """args.yaml: the resolved configuration, which `--config` takes."""
@@ -88,6 +95,11 @@ def config_hash(args: Mapping[str, Any]) -> str:
     """A hash of a configuration, the same for the same values."""
     text = json.dumps(dict(args), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_hash(args: Mapping[str, Any]) -> str:
+    """The hash of what a run's args.yaml says of its training; result.json records it."""
+    return config_hash({name: value for name, value in args.items() if name not in NOT_HASHED})
 
 
 def _number(text: str | None) -> float | int | None:

@@ -78,7 +78,8 @@ def _validate(setup: Setup, progress: Progress) -> Result:
         path = str(newest)
     if path:
         checkpoint = load_checkpoint_weights(setup.model, Path(path), config)
-        alpha = saved_args(checkpoint).get("modify_softmax", 0)
+        saved = saved_args(checkpoint)
+        alpha = saved.get("alpha_end") or saved.get("modify_softmax", 0)
         if alpha and not config.modify_softmax:
             progress.say(f"alpha {alpha} of softmax(alpha z) is the checkpoint's")
             setup.config = replace(config, modify_softmax=alpha)

@@ -11,6 +11,7 @@ from softmax_gradient_tampering.training.config import NOT_RECORDED
 from softmax_gradient_tampering.training.epoch_evaluation import evaluate_epoch, evaluate_model
 from softmax_gradient_tampering.training.filter_norms import FilterHistory, filter_norms
 from softmax_gradient_tampering.training.loop import Outcome, Tally, train_one_epoch
+from softmax_gradient_tampering.training.predictions import predict, write_predictions
 from softmax_gradient_tampering.training.preemption import Interrupted, StopRequest
 from softmax_gradient_tampering.training.progress import Progress
 from softmax_gradient_tampering.training.setup import Setup
@@ -18,11 +19,12 @@ from softmax_gradient_tampering.training.sinks import Sink, open_sinks
 from softmax_gradient_tampering.training.state import RunState, compare_settings, restore
 from softmax_gradient_tampering.training.supervision import Supervisor
 
-# Settings that change what is seen or kept of a run, and not the run.
-_NOT_HASHED = (
-    *("workers", "max_steps", "recovery_interval", "checkpoint_hist", "final_validate"),
-    *("log_interval", "per_line", "log", "log_wandb", "print_model", "save_images"),
-)
+
+def save_predictions(setup: Setup, folder: Path) -> None:
+    """Write the logits of the final model; all processes take part, the first one writes."""
+    found = predict(setup.model, setup.eval_loader, setup.processes, setup.trainer.precision)
+    if setup.processes.is_first:
+        write_predictions(folder, *found)
 
 
 class Session:
@@ -100,6 +102,7 @@ class Session:
         num_batches = len(setup.train_loader)
         self._begin_tally()
         setup.schedule.start_epoch(position.epoch)
+        setup.alpha_schedule.start_epoch(position.epoch)
         self.progress.start(position.epoch, position.batch, num_batches)
         started = since = time.perf_counter()
         num_images = num_since = 0
@@ -189,9 +192,10 @@ class Session:
         if measurements is None:  # resumed after its last epoch
             evaluation = evaluate_model(self.setup, self.setup.model, is_measured=True)
             measurements = evaluation.measurements
+        if self.config.save_predictions:
+            save_predictions(self.setup, self.folder)
         best_epoch, best_metric = state.best[0] if state.best else (None, None)
         if self.setup.processes.is_first:
-            hashed = {name: v for name, v in self._args.items() if name not in _NOT_HASHED}
             result = {
                 "status": "finished",
                 "epochs": state.position.epoch,
@@ -200,7 +204,7 @@ class Session:
                 "best_metric": best_metric,
                 "final": state.rows[-1] if state.rows else None,
                 "measurements": measurements,
-                "config_hash": records.config_hash(hashed),
+                "config_hash": records.run_hash(self._args),
                 "seconds": round(time.perf_counter() - self._started, 3),
                 "resumes": state.resumes,
             }

@@ -20,13 +20,15 @@ from softmax_gradient_tampering.errors import UserError, as_user_error, first_li
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
 from softmax_gradient_tampering.loss.kernels.selection import check_kernel
 from softmax_gradient_tampering.models import create_model
+from softmax_gradient_tampering.training import equivalence, predictions
+from softmax_gradient_tampering.training.alpha_schedule import AlphaSchedule
 from softmax_gradient_tampering.training.config import Config
 from softmax_gradient_tampering.training.data_setup import (
     create_data_options,
     open_configured_dataset,
 )
 from softmax_gradient_tampering.training.distributed import Processes
-from softmax_gradient_tampering.training.loop import Clipping, LossFn, Trainer
+from softmax_gradient_tampering.training.loop import Clipping, Trainer
 from softmax_gradient_tampering.training.optimizer import create_optimizer
 from softmax_gradient_tampering.training.precision import Precision, resolve_dtype
 from softmax_gradient_tampering.training.schedule import Schedule
@@ -48,6 +50,7 @@ class Setup:
         ema: its average, or None.
         trainer: what trains it.
         schedule: of the learning rate.
+        alpha_schedule: of alpha.
         image_size: side of the images.
     """
 
@@ -60,13 +63,13 @@ class Setup:
     ema: ModelEmaV3 | None
     trainer: Trainer
     schedule: Schedule
-
+    alpha_schedule: AlphaSchedule
     image_size: int
 
     @property
     def alpha(self) -> float:
-        """The exponent in force: 1 where tampering is off."""
-        return self.config.modify_softmax or 1.0
+        """The exponent in force at the end of the run: 1 where tampering is off."""
+        return self.config.alpha_end or self.config.modify_softmax or 1.0
 
 
 def set_up(config: Config, processes: Processes, dataset: Dataset | None = None) -> Setup:
@@ -95,6 +98,18 @@ def set_up(config: Config, processes: Processes, dataset: Dataset | None = None)
             f"{dataset.name}: {dataset.num_train} training samples are too few for "
             f"{processes.number} processes; use fewer, or turn mixing off"
         )
+    dtype = resolve_dtype(config.amp or config.native_amp, config.amp_dtype, processes.device)
+    if config.equivalent_to is not None:
+        if dtype is torch.float16:
+            raise UserError(
+                f"--equivalent-to {config.equivalent_to} does not hold in float16: its loss scale "
+                "skips other steps; give --amp-dtype bfloat16, or leave --amp out"
+            )
+        image = equivalence.noise_image(data_options.input_size, processes.device)
+        equivalence.scale_head(model, config.equivalent_to, image)
+    if config.save_predictions:
+        assert config.num_classes is not None
+        predictions.check_size(dataset.num_val, config.num_classes)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     ema = None
@@ -102,11 +117,11 @@ def set_up(config: Config, processes: Processes, dataset: Dataset | None = None)
         device = torch.device("cpu") if config.model_ema_force_cpu else None
         ema = ModelEmaV3(model, decay=config.model_ema_decay, device=device)
     optimizer = create_optimizer(config, model)
-    dtype = resolve_dtype(config.amp or config.native_amp, config.amp_dtype, processes.device)
+    loss_fn = create_loss(config)
     trainer = Trainer(
         model=_wrap(config, model, processes),
         optimizer=optimizer,
-        loss_fn=create_loss(config),
+        loss_fn=loss_fn,
         precision=Precision(processes.device, dtype),
         seed=config.seed,
         rank=processes.rank,
@@ -123,8 +138,9 @@ def set_up(config: Config, processes: Processes, dataset: Dataset | None = None)
             f"--start-epoch {config.start_epoch}: the run's {schedule.num_epochs} epochs count "
             "from 0; start earlier or give more --epochs"
         )
+    alphas = AlphaSchedule(config, loss_fn, schedule.num_epochs, processes.device)
     size = data_options.input_size[-1]
-    return Setup(config, processes, dataset, *loaders, model, ema, trainer, schedule, size)
+    return Setup(config, processes, dataset, *loaders, model, ema, trainer, schedule, alphas, size)
 
 
 def resolve(config: Config, dataset: Dataset) -> Config:
@@ -156,13 +172,13 @@ def resolve(config: Config, dataset: Dataset) -> Config:
     )
 
 
-def create_loss(config: Config) -> LossFn:
+def create_loss(config: Config) -> nn.Module:
     """The training loss; --modify-softmax 0 is the ordinary cross-entropy."""
     smoothing = (
         0.0 if config.is_mixing else config.smoothing
     )  # timm's mixup smooths the targets itself
     if config.jsd:
-        jsd: LossFn = JsdCrossEntropy(num_splits=config.aug_splits, smoothing=smoothing)
+        jsd: nn.Module = JsdCrossEntropy(num_splits=config.aug_splits, smoothing=smoothing)
         return jsd
     if config.modify_softmax > 1:
         warnings.warn(
@@ -171,10 +187,10 @@ def create_loss(config: Config) -> LossFn:
             stacklevel=2,
         )
     loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=smoothing)
-    if config.modify_softmax:
-        loss = TamperedCrossEntropyLoss(
-            config.modify_softmax, label_smoothing=smoothing, kernel=config.loss_kernel
-        )
+    if config.modify_softmax or config.equivalent_to is not None:
+        # At alpha 1 the same kernel, so that the equivalent training rounds as the tampered does.
+        alpha = config.modify_softmax or 1.0
+        loss = TamperedCrossEntropyLoss(alpha, label_smoothing=smoothing, kernel=config.loss_kernel)
     return loss
 
 

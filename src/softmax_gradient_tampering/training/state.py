@@ -131,7 +131,10 @@ def restore(checkpoint: dict[str, Any], setup: Setup) -> RunState:
 # Settings that say which samples a batch number stands for.
 _BATCH_SETTINGS = ("seed", "grad_accum_steps", "mixup", "cutmix", "cutmix_minmax", "aug_splits")
 # Settings whose change needs no word.
-_UNREMARKED = ("resume", "workers", "log_interval", "per_line", "epochs", "recovery_interval")
+_UNREMARKED = (
+    *("resume", "workers", "log_interval", "per_line", "epochs", "recovery_interval"),
+    "save_predictions",
+)
 
 
 def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Position) -> list[str]:

@@ -27,7 +27,8 @@ _RULES: dict[str, _Rule] = {
         ("batch_size", "validation_batch_size_multiplier", "grad_accum_steps", "epochs",
          "max_steps", "eval_every", "train_continuous", "log_interval", "num_classes",
          "decay_epochs", "decay_rate", "clip_grad", "recount", "img_size", "input_size", "std",
-         "scale", "ratio", "bn_eps", "lr_cycle_mul", "lr_cycle_limit"),
+         "scale", "ratio", "bn_eps", "lr_cycle_mul", "lr_cycle_limit", "alpha_end",
+         "equivalent_to"),
         _POSITIVE,
     ),
     **dict.fromkeys(
@@ -43,6 +44,7 @@ _RULES: dict[str, _Rule] = {
          "cutmix_minmax"),
         _PROBABILITY,
     ),
+    "holdout": ("at least 0 and below 1", lambda value: 0 <= value < 1),
     "crop_pct": ("from 0.01 to 1", lambda value: 0.01 <= value <= 1),
 }  # fmt: skip
 
@@ -66,6 +68,7 @@ def check_config(config: Config) -> None:
             if not (math.isfinite(number) and is_right(number)):
                 raise UserError(f"--{name.replace('_', '-')} {number}: must be {must_be}")
     _check_combinations(config)
+    _check_alpha(config)
 
 
 def _check_combinations(config: Config) -> None:
@@ -109,3 +112,40 @@ def _check_combinations(config: Config) -> None:
             f"--experiment {name!r:.60}: must be a plain folder name, without / or control "
             "characters, of at most 200 bytes"
         )
+
+
+def _check_alpha(config: Config) -> None:
+    """Refuse an alpha schedule or an equivalent training that is not one."""
+    is_scheduled = config.alpha_schedule != "constant"
+    if is_scheduled and not (config.modify_softmax and config.alpha_end):
+        raise UserError(
+            f"--alpha-schedule {config.alpha_schedule} goes from --modify-softmax to --alpha-end; "
+            "give both"
+        )
+    if config.alpha_end is not None and not is_scheduled:
+        raise UserError(
+            f"--alpha-end {config.alpha_end} needs --alpha-schedule linear or cosine, the way there"
+        )
+    if config.equivalent_to is None:
+        return
+    what = f"--equivalent-to {config.equivalent_to}"
+    if config.modify_softmax not in (0, 1) or is_scheduled:
+        raise UserError(
+            f"{what} with --modify-softmax {config.modify_softmax}: the equivalent training is one "
+            "with the ordinary cross-entropy; leave --modify-softmax out"
+        )
+    for name, why in _NOT_EQUIVALENT:
+        if getattr(config, name):
+            raise UserError(f"{what} does not hold with --{name.replace('_', '-')}: {why}")
+    if config.sched == "plateau":
+        raise UserError(
+            f"{what} does not hold with --sched plateau: its bounds are one rate for all "
+            "groups, and it may listen to a loss that the identity changes; choose another"
+        )
+
+
+# What breaks the identity between tampering and the re-set ordinary training.
+_NOT_EQUIVALENT: tuple[tuple[str, str], ...] = (
+    ("clip_grad", "the clipped gradient is another than the one that the identity scales"),
+    ("jsd", "it has no tampered counterpart"),
+)

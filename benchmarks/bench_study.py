@@ -1,0 +1,98 @@
+"""A study of 110 digits runs of 40 epochs: the demo, from the command to the last run.
+
+The wall time with two runs at a time, imports included; and what a run costs in it, beside
+the steps of the bare PyTorch loop alone, which evaluates and writes nothing.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+
+from bare import BareLoop, MemoryBatches, scaled_cross_entropy
+from softmax_gradient_tampering.data.memory import MemoryTrainLoader
+from softmax_gradient_tampering.studies.demo import NUM_EPOCHS, NUM_SEEDS, study_words
+from softmax_gradient_tampering.studies.options import parse_run
+from softmax_gradient_tampering.studies.study_folder import open_study
+from softmax_gradient_tampering.training.distributed import start_processes
+from softmax_gradient_tampering.training.setup import set_up
+from timer import Row, percentiles, print_bound, print_table, report_progress, stamp, write_csv
+
+PROGRAM = "from softmax_gradient_tampering.cli import main; main()"
+
+
+def time_study(num_seeds: int, num_jobs: int) -> tuple[float, int, list[float]]:
+    """Seconds of the whole command, its runs, and the seconds of every run by its own account."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = study_words(num_seeds, NUM_EPOCHS, folder)
+        command = [sys.executable, "-c", PROGRAM, "study", "run", "--jobs", str(num_jobs), *words]
+        report_progress("the study")
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - started
+        study = open_study(parse_run(words).path)
+        cells = study.plan.unique_cells()
+        return seconds, len(cells), [study.result(cell)["seconds"] for cell in cells]
+
+
+def time_bare_runs(num_runs: int) -> list[float]:
+    """Seconds of whole trainings by the bare loop, in one thread."""
+    plan = parse_run(study_words(1, NUM_EPOCHS, "unused")).plan
+    setup = set_up(plan.cell_config(plan.cells[-1]), start_processes("cpu"))
+    assert isinstance(setup.train_loader, MemoryTrainLoader)
+    batches = MemoryBatches(setup.train_loader, setup.config.channels_last)
+    seconds = []
+    for number in range(num_runs):
+        report_progress(f"bare run {number + 1}/{num_runs}")
+        loop = BareLoop(setup.model, setup.trainer.optimizer, scaled_cross_entropy(0.25))
+        started = time.perf_counter()
+        for epoch in range(NUM_EPOCHS):
+            for images, labels in batches.epoch(epoch):
+                loop.step(images, labels)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def measure(num_seeds: int, num_jobs: int) -> list[Row]:
+    """The study's wall time, its runs' times, and the bare loop's."""
+    bare = time_bare_runs(7)
+    seconds, num_runs, per_run = time_study(num_seeds, num_jobs)
+    subject = f"{num_runs} digits runs of {NUM_EPOCHS} epochs"
+    rows = [
+        Row("study", subject, f"{num_jobs} at a time", "wall time", "s", p50=f"{seconds:.5g}"),
+        Row("study", "one run", f"{num_jobs} at a time", "time", "s", **percentiles(per_run)),
+        Row("study", "one run", "bare loop, alone", "time", "s", **percentiles(bare)),
+    ]
+    for row, value in zip(rows, (seconds * num_jobs / num_runs, float(rows[1].p50)), strict=False):
+        row.ratio_to, row.ratio = "a run of the bare loop", f"{value / float(rows[2].p50):.4f}"
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=NUM_SEEDS, help="10 make 110 runs (10)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (2)")
+    parser.add_argument(
+        "--save", action="store_true", help="write results/<date>-<device>-study.csv"
+    )
+    args = parser.parse_args()
+
+    rows = measure(args.seeds, args.jobs)
+    report_progress("")
+    stamp(rows, torch.device("cpu"), 1)
+    print_table(rows)
+    print(f"\nload average before the end: {os.getloadavg()[0]:.2f}")
+    if args.seeds == NUM_SEEDS:
+        print_bound(f"{rows[0].subject}, {rows[0].variant}, s", float(rows[0].p50), below=180.0)
+    if args.save:
+        print(write_csv(rows, "study"))
+
+
+if __name__ == "__main__":
+    main()

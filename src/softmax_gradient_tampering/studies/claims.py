@@ -1,0 +1,114 @@
+"""Who works on a cell: a lock file that one process makes, and keeps young while it works.
+
+A lock is held while its file is younger than STALE_S, unless the process that made it is seen
+to be dead. Ages are measured against the clock of the file system, which all machines share.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+HEARTBEAT_S = 20.0
+STALE_S = 10 * HEARTBEAT_S
+_BREAKING_S = 60.0
+
+
+def claim(lock: Path) -> bool:
+    """Make the lock, over a stale one too; returns whether it is now this process's."""
+    if lock.exists():
+        if is_held(lock):
+            return False
+        _remove_stale(lock)
+    try:
+        descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w") as file:
+        file.write(json.dumps({**_myself(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+    return True
+
+
+def refresh(lock: Path) -> None:
+    """Make the lock young: its process is at work."""
+    with contextlib.suppress(FileNotFoundError):  # taken for stale, after a long pause
+        os.utime(lock)
+
+
+def release(lock: Path) -> None:
+    """Remove the lock."""
+    lock.unlink(missing_ok=True)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process is at work under the lock."""
+    try:
+        age = _now(lock) - lock.stat().st_mtime
+        owner = json.loads(lock.read_text() or "{}")
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        owner = {}
+    return age < STALE_S and not _is_dead(owner)
+
+
+def _is_dead(owner: object) -> bool:
+    """Whether the owner is a process of this machine that is no more."""
+    if not isinstance(owner, dict) or not isinstance(owner.get("pid"), int):
+        return False  # just being written
+    myself = _myself()
+    if any(owner.get(name) != myself[name] for name in ("host", "namespace")):
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def _myself() -> dict[str, str | int]:
+    """host, process, and the namespace of its number: containers may share the host's name."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""
+    return {"host": socket.gethostname(), "namespace": namespace, "pid": os.getpid()}
+
+
+def _remove_stale(lock: Path) -> None:
+    """Remove a stale lock, one process at a time.
+
+    Without the guard a second process could find the lock stale, be overtaken by a first one
+    that removes it and makes its own, and then remove that one.
+    """
+    guard = lock.with_suffix(".breaking")
+    try:
+        os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        try:
+            if _now(guard) - guard.stat().st_mtime > _BREAKING_S:  # its maker died in here
+                guard.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass
+        return
+    try:
+        if not is_held(lock):
+            lock.unlink(missing_ok=True)
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _now(beside: Path) -> float:
+    """The time by the clock of the file system."""
+    probe = beside.with_name(f".now-{socket.gethostname()}-{os.getpid()}")
+    try:
+        probe.write_bytes(b"")
+    except OSError:  # one may look at a study that one may not write to
+        return time.time()
+    now = probe.stat().st_mtime
+    probe.unlink(missing_ok=True)
+    return now

@@ -1,0 +1,312 @@
+"""Launching: what is missing is run, once, by whoever claims it; failures, edits, selection."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies import claims
+from softmax_gradient_tampering.studies.launch import LaunchOptions, check_arms, open_runner
+from softmax_gradient_tampering.studies.plan import read_plan
+from softmax_gradient_tampering.studies.study_folder import StudyFolder, open_study
+from softmax_gradient_tampering.studies.torchrun import train_command
+from softmax_gradient_tampering.training.records import read_summary
+from tests.studies.studies import InProcess, launch, plan_of, study_of
+
+WORDS = ("--alphas", "1", "0.5", "--seeds", "2")
+
+
+def states(study: StudyFolder) -> list[str]:
+    return [study.state(cell) for cell in study.plan.cells]
+
+
+def test_every_cell_is_trained_once_and_again_only_what_is_missing() -> None:
+    study = study_of(*WORDS)
+    assert states(study) == ["missing"] * 4
+    runner = InProcess()
+    work = launch(study, runner)
+    assert runner.started == [cell.id for cell in study.plan.cells]
+    assert work.done == set(runner.started)
+    assert states(study) == ["done"] * 4
+    assert list(study.cells_path.glob("*.lock")) == []
+    for cell in study.plan.cells:
+        files = {path.name for path in study.cell_path(cell).iterdir()}
+        assert {"args.yaml", "summary.csv", "result.json", "predictions.npz"} <= files
+
+    shutil.rmtree(study.cell_path(study.plan.cells[1]))
+    (study.cell_path(study.plan.cells[2]) / "result.json").unlink()
+    again = InProcess()
+    launch(study, again)
+    assert again.started == [cell.id for cell in study.plan.cells[1:3]]
+    assert states(study) == ["done"] * 4
+    # The third had its checkpoint still: it went on from there.
+    assert study.result(study.plan.cells[2])["resumes"] == 1
+
+
+def test_arms_of_one_seed_are_pairs() -> None:
+    study = study_of(*WORDS)
+    launch(study)
+    first = {}
+    for cell in study.plan.cells:
+        row = read_summary(study.cell_path(cell) / "summary.csv")[0]
+        first[cell.arm, cell.seed] = row["train_loss"]
+    assert len(set(first.values())) == 4
+    difference = abs(first["alpha-1", 0] - first["alpha-0.5", 0])
+    assert difference < abs(first["alpha-1", 0] - first["alpha-1", 1])
+
+
+def test_a_failed_cell_is_retried_once_and_the_others_go_on() -> None:
+    study = study_of(*WORDS)
+    once, always = study.plan.cells[0], study.plan.cells[1]
+    runner = InProcess({once.id: 1, always.id: 9})
+    work = launch(study, runner)
+    assert runner.started.count(once.id) == runner.started.count(always.id) == 2
+    assert study.state(once) == "done"
+    assert not (study.cell_path(once) / "failure.json").exists()
+    assert work.given_up == {always.id: "the disk is full"}
+    failure = json.loads((study.cell_path(always) / "failure.json").read_text())
+    assert (failure["attempts"], failure["error"]) == (2, "the disk is full")
+    assert states(study) == ["done", "failed", "done", "done"]
+    # A later command tries it once more.
+    later = InProcess()
+    launch(study, later)
+    assert later.started == [always.id]
+    assert states(study) == ["done"] * 4
+
+
+def test_a_cell_whose_files_were_edited_is_neither_counted_nor_overwritten() -> None:
+    study = study_of(*WORDS)
+    launch(study)
+    args, summary, foreign = (study.cell_path(cell) for cell in study.plan.cells[:3])
+    text = (args / "args.yaml").read_text()
+    (args / "args.yaml").write_text(text.replace("lr: 0.02", "lr: 0.5"))
+    text = (summary / "summary.csv").read_text()
+    (summary / "summary.csv").write_text(text.replace(text.splitlines()[1], "1" + "," * 17))
+    (foreign / "result.json").write_text("{")
+    assert states(study) == ["invalid", "invalid", "invalid", "done"]
+    before = {path: path.read_bytes() for path in study.path.rglob("*") if path.is_file()}
+    runner = InProcess()
+    work = launch(study, runner)
+    assert runner.started == []
+    assert list(work.invalid.values()) == [
+        "args.yaml has lr: 0.5, the plan 0.02",
+        "summary.csv does not end in the final row of result.json",
+        "result.json cannot be read (Expecting property name enclosed in double quotes: "
+        "line 1 column 2 (char 1))",
+    ]
+    after = {path: path.read_bytes() for path in study.path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+TUNED = (
+    *("--alphas", "1", "0.5", "--seeds", "2", "--controls", "tuned"),
+    *("--grid", "lr=1e-6,0.05", "--tuning-seeds", "2", "--holdout", "0.3"),
+)
+
+
+def test_the_tuned_arm_takes_the_settings_that_are_best_on_the_hold_out() -> None:
+    study = study_of(*TUNED)
+    work = launch(study)
+    plan = read_plan(study.path / "plan.json")
+    tuned = plan.arm("tuned")
+    assert tuned.overrides == {"modify_softmax": 1.0, "lr": 0.05}
+    assert tuned.selection is not None
+    assert tuned.selection["chosen"] == {"lr": 0.05}
+    for entry, name in zip(tuned.selection["table"], tuned.selected_from or (), strict=True):
+        cells = [cell for cell in plan.cells if cell.arm == name]
+        tops = [study.result(cell)["final"]["eval_top1"] for cell in cells]
+        assert entry["n"] == 2
+        assert entry["mean_top1"] == pytest.approx(sum(tops) / 2)
+    cells = [cell for cell in plan.cells if cell.arm == "tuned"]
+    assert [cell.seed for cell in cells] == [0, 1]
+    assert {cell.id for cell in plan.cells} == work.done
+    # The tuned arm trains on the whole training set, and none of the tuning saw the test set.
+    assert plan.cell_config(cells[0]).holdout == 0
+    tuning = [cell for cell in plan.cells if cell.arm.startswith("tuning")]
+    assert {plan.cell_config(cell).holdout for cell in tuning} == {0.3}
+    # Planned again, it is still the same study.
+    again = InProcess()
+    launch(study_of(*TUNED), again)
+    assert again.started == []
+
+
+def test_a_point_of_the_grid_without_all_its_runs_is_not_chosen() -> None:
+    study = study_of(*TUNED)
+    (best,) = {c.id for c in study.plan.cells if c.arm == "tuning-lr-0.05" and c.seed == 1}
+    launch(study, InProcess({best: 2}))
+    tuned = study.plan.arm("tuned")
+    assert tuned.selection is not None
+    assert tuned.selection["chosen"] == {"lr": 1e-6}
+    assert [entry["n"] for entry in tuned.selection["table"]] == [2, 1]
+
+
+def test_without_any_point_the_other_arms_are_run_all_the_same() -> None:
+    study = study_of(*TUNED)
+    fails = {cell.id: 2 for cell in study.plan.cells if cell.arm.startswith("tuning")}
+    work = launch(study, InProcess(fails))
+    assert "no point of the grid has all its runs" in work.selection_error
+    assert study.plan.arm("tuned").is_waiting
+    assert len(work.done) == 4
+
+
+def test_a_cell_claimed_by_another_process_is_left_to_it() -> None:
+    study = study_of(*WORDS)
+    theirs = study.plan.cells[0]
+    assert claims.claim(study.lock_path(theirs))
+    assert study.state(theirs) == "running"
+    runner = InProcess()
+    thread = threading.Thread(target=lambda: launch(study, runner))
+    thread.start()
+    other = open_study(study.path)
+    while [other.state(cell) for cell in study.plan.cells].count("done") < 3:
+        time.sleep(0.01)
+    assert thread.is_alive()
+    assert theirs.id not in runner.started
+    claims.release(study.lock_path(theirs))  # given up, unfinished
+    thread.join(60)
+    assert not thread.is_alive()
+    assert runner.started[-1] == theirs.id
+
+
+def test_a_claim_is_one_processs_until_it_is_released_or_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock = Path("cell.lock")
+    assert not claims.is_held(lock)
+    assert claims.claim(lock)
+    assert not claims.claim(lock)
+    owner = json.loads(lock.read_text())
+    assert owner["pid"] == os.getpid()
+    assert {"host", "time"} <= set(owner)
+    claims.release(lock)
+    assert claims.claim(lock)
+
+    # A process of this machine that is no more.
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    lock.write_text(json.dumps(owner | {"pid": done.pid}))
+    assert not claims.is_held(lock)
+    assert claims.claim(lock)
+
+    # One of another machine, or of a container: its heartbeat decides.
+    for name in ("host", "namespace"):
+        lock.write_text(json.dumps(owner | {"pid": done.pid, name: "elsewhere"}))
+        assert claims.is_held(lock)
+        old = time.time() - 2 * claims.STALE_S
+        os.utime(lock, (old, old))
+        assert not claims.is_held(lock)
+        claims.refresh(lock)
+        assert claims.is_held(lock)
+        os.utime(lock, (old, old))
+        assert claims.claim(lock)
+    assert [path.name for path in Path().iterdir()] == ["cell.lock"]
+
+
+def _claim_stale_locks(folder: str, number: int, start: object, names: list[str]) -> None:
+    start.wait()  # type: ignore[attr-defined]
+    for name in names:
+        if claims.claim(Path(folder) / name):
+            (Path(folder) / f"{name}-{number}").touch()
+    time.sleep(2)  # alive, while the others look
+
+
+def test_a_stale_lock_is_broken_by_one_of_many() -> None:
+    names = [f"{number}.lock" for number in range(40)]
+    old = time.time() - 2 * claims.STALE_S
+    for name in names:
+        Path(name).write_text('{"host": "elsewhere", "pid": 1}')
+        os.utime(name, (old, old))
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(4)
+    processes = [
+        context.Process(target=_claim_stale_locks, args=(str(Path.cwd()), number, start, names))
+        for number in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    for name in names:
+        assert len(list(Path().glob(f"{name}-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "training", "message"),
+    [
+        (("--controls", "equivalent"), ("--clip-grad", "1"), "equivalent-0.5: .*--clip-grad"),
+        ((), ("--model", "resnt18"), "alpha-1: .*no such model"),
+        ((), ("--smoothing", "2"), "alpha-1: --smoothing 2.0: must be from 0 to 1"),
+    ],
+)
+def test_an_arm_that_cannot_be_run_is_refused_before_anything_is_written(
+    words: tuple[str, ...], training: tuple[str, ...], message: str
+) -> None:
+    plan = plan_of(*WORDS, *words, training=training)
+    with pytest.raises(UserError, match=message):
+        check_arms(plan, plan.arms, InProcess())
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_printed_command_trains_a_cell_in_its_own_folder(processes: int) -> None:
+    from softmax_gradient_tampering.studies.torchrun import prepare
+
+    study = study_of(*WORDS, "--processes-per-run", str(processes))
+    cell = study.plan.cells[1]
+    prepare(study.cell_path(cell), study.plan.cell_config(cell))
+    assert study.state(cell) == "missing"
+    command = train_command(study.cell_path(cell), processes, sys.executable)
+    if processes == 1:
+        assert command[:2] == ["sgt", "train"]
+        command = [sys.executable, "-m", "softmax_gradient_tampering.cli", *command[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert study.state(cell) == "done"
+    assert sum(1 for _ in study.cells_path.iterdir()) == 1
+
+
+def test_torchrun_jobs_train_and_report_their_failures() -> None:
+    study = study_of(*WORDS, "--processes-per-run", "2")
+    first, second = study.plan.cells[:2]
+    options = LaunchOptions(num_jobs=2, processes_per_run=2)
+    with open_runner(options) as runner:
+        for cell, changes in ((first, {}), (second, {"smoothing": 2.0})):
+            config = vars(study.plan.cell_config(cell)) | changes
+            config |= {"output": str(study.cells_path), "experiment": cell.id, "resume": "auto"}
+            runner.start(cell.id, type(study.plan.cell_config(cell))(**config))
+        ended = {}
+        while len(ended) < 2:
+            ended |= {end.key: end.error for end in runner.wait(1.0)}
+    assert ended[first.id] == ""
+    assert ended[second.id] == "--smoothing 2.0: must be from 0 to 1"
+    assert study.state(first) == "done"
+
+
+def test_a_worker_that_dies_fails_its_run_alone() -> None:
+    study = study_of(*WORDS)
+    cells = study.plan.cells[:3]
+    with open_runner(LaunchOptions(num_jobs=1)) as runner:
+        for number, cell in enumerate(cells):
+            config = vars(study.plan.cell_config(cell))
+            config |= {"output": str(study.cells_path), "experiment": cell.id}
+            if number == 1:
+                config |= {"epochs": 1000}
+            runner.start(cell.id, type(study.plan.cell_config(cell))(**config))
+            if number == 1:
+                while not list((study.cell_path(cell)).glob("*.pth.tar")):
+                    assert runner.wait(0.05) == []
+                os.kill(runner._workers[0]._process.pid, signal.SIGKILL)  # type: ignore
+            ended = []
+            while not ended:
+                ended = runner.wait(1.0)
+            expected = "its worker process ended with exit code -9" if number == 1 else ""
+            assert [(end.key, end.error) for end in ended] == [(cell.id, expected)]
