@@ -26,6 +26,7 @@ pytest: $(STAMP)-dev
 bench: $(STAMP)-dev
 	$(BIN)/python benchmarks/bench_step.py
 	$(BIN)/python benchmarks/bench_import.py
+	$(BIN)/python benchmarks/bench_report.py
 	$(BIN)/python benchmarks/bench_loss.py
 	$(BIN)/python benchmarks/bench_linear.py
 

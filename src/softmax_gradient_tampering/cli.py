@@ -1,4 +1,4 @@
-"""The command line: `sgt train | validate | recipes | checkpoint | study | demo`."""
+"""The command line: `sgt train | validate | recipes | checkpoint | study | report | demo`."""
 
 import sys
 import warnings
@@ -20,6 +20,7 @@ commands:
   recipes     the published experiments: list, show, schedule
   checkpoint  show what is in a checkpoint
   study       several alphas and seeds, with the controls that an answer needs
+  report      a study, a run or a summary.csv as one HTML page
   demo        train on handwritten digits with and without tampering, and compare
 
 `sgt COMMAND --help` says more of each.
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "recipes": recipes,
         "checkpoint": checkpoint,
         "study": study,
+        "report": report,
         "demo": demo,
     }
     command = commands.get(words[0])
@@ -109,6 +111,12 @@ def find_recipe(name: str) -> Path:
     from softmax_gradient_tampering.recipes.catalogue import recipe_path
 
     return recipe_path(name)
+
+
+def report(argv: Sequence[str]) -> None:
+    from softmax_gradient_tampering.studies.report_command import main as run_report
+
+    run_report(argv)
 
 
 def demo(argv: Sequence[str]) -> None:

@@ -37,9 +37,21 @@ class Calibration:
         )
         self._bins.index_add_(1, number, sums)
 
-    def result(self, processes: Processes) -> dict[str, float]:
-        """nll (nats), brier (0 to 2) and ece (percent, 15 equal bins), over all samples."""
-        bins, scores = processes.sum(self._bins), processes.sum(self._scores)
+    @property
+    def bins(self) -> list[list[float]]:
+        """Samples, sum of their confidences, and correct ones, in each bin of confidence."""
+        rows: list[list[float]] = self._bins.tolist()
+        return rows
+
+    def result(self, processes: Processes | None = None) -> dict[str, float]:
+        """nll (nats), brier (0 to 2) and ece (percent, 15 equal bins), over all samples.
+
+        Args:
+            processes: whose sums to add up; None for this one's alone.
+        """
+        bins, scores = self._bins, self._scores
+        if processes is not None:
+            bins, scores = processes.sum(bins), processes.sum(scores)
         num_samples = bins[0].sum()
         gap = (bins[1] - bins[2]).abs().sum() / num_samples
         nll, brier = (scores / num_samples).tolist()

@@ -80,10 +80,20 @@ def write_summary(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def read_summary(path: Path) -> list[Row]:
-    """The rows of a summary.csv, of ours or of the published program."""
+    """The rows of a summary.csv, of ours or of the published program.
+
+    The published program writes a second header where it resumes; it is passed over.
+
+    Raises:
+        ValueError: a value is not a number, or a line has more values than the header names.
+    """
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{name: _number(text) for name, text in row.items()} for row in rows]
+    return [
+        {name: _number(text) for name, text in row.items()}
+        for row in rows
+        if any(name != text for name, text in row.items())
+    ]
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
@@ -102,9 +112,11 @@ def run_hash(args: Mapping[str, Any]) -> str:
     return config_hash({name: value for name, value in args.items() if name not in NOT_HASHED})
 
 
-def _number(text: str | None) -> float | int | None:
+def _number(text: str | list[str] | None) -> float | int | None:
     if not text:
         return None
+    if isinstance(text, list):  # values beyond the header's columns
+        raise ValueError(f"more values than columns: {', '.join(text)}")
     return int(text) if text.lstrip("-").isdigit() else float(text)
 
 

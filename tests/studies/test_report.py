@@ -1,0 +1,356 @@
+"""The report's files: the verdict, the tables, the numbers behind them."""
+
+import csv
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from softmax_gradient_tampering.cli import main
+from softmax_gradient_tampering.studies.report import write_report
+from softmax_gradient_tampering.training.arguments import parse_arguments
+from softmax_gradient_tampering.training.run import run
+from tests.studies.synthetic import (
+    ARMS,
+    BASELINE,
+    FakeArm,
+    Size,
+    cell_folder,
+    write_run,
+    write_study,
+)
+
+SMALL = Size(num_epochs=4, num_samples=200, num_classes=4, num_filters=3)
+FILES = ("arms.csv", "differences.csv", "runs.csv", "curves.csv")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("studies") / "study", ARMS, range(6), SMALL)
+
+
+@pytest.fixture(scope="module")
+def report(study: Path) -> Path:
+    return write_report(study)
+
+
+class Reader(HTMLParser):
+    """Checks that elements nest, and keeps their attributes and the data cells' texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.cells: dict[str, str] = {}
+        self._source: str | None = None
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._source = dict(attrs).get("data-source", self._source)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        self._source = None
+
+    def handle_data(self, data: str) -> None:
+        if self._source is not None:
+            self.cells[self._source] = self.cells.get(self._source, "") + data
+
+
+def table(report: Path, name: str) -> list[dict[str, str]]:
+    with report.with_name(f"{report.stem}-{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def sources(report: Path) -> dict[str, str]:
+    """The CSV files' values, by the names that the page's cells have for them."""
+    found = {}
+    for row in table(report, "arms"):
+        found[f"arms|{row['arm']}|{row['measurement']}|mean"] = row["mean"]
+    for row in table(report, "differences"):
+        key = f"differences|{row['arm']}|{row['reference']}|{row['measurement']}"
+        found |= {f"{key}|{name}": value for name, value in row.items()}
+    return found
+
+
+def as_shown(text: str) -> float | str:
+    """The number of a cell: before its interval, with an ordinary minus sign."""
+    number = re.match(r"[+−]?[\d.]+", text)
+    return float(number[0].replace("−", "-")) if number else text
+
+
+def test_the_tables_hold_the_numbers_of_the_csv_files(report: Path) -> None:
+    cells, values = Reader(report.read_text()).cells, sources(report)
+    assert len(cells) > 100
+    for source, text in cells.items():
+        value, shown = values[source], as_shown(text)
+        if isinstance(shown, str):
+            assert value == "" if shown == "–" else float(value) < 0.001, source
+        else:
+            digits = len(re.match(r"[+−]?\d+\.?(\d*)", text)[1])  # type: ignore[index]
+            assert abs(float(value) - shown) <= 0.5001 * 10**-digits, source
+
+
+def test_the_verdict_comes_first_and_says_what_the_tuned_baseline_gains(report: Path) -> None:
+    content = json.loads(report.with_suffix(".json").read_text())
+    assert content["verdict"].startswith(
+        "Tampering helps against the baseline as configured: alpha-0.25 with +1."
+    )
+    assert "but against the tuned baseline" in content["verdict"]
+    page = report.read_text()
+    assert page.index(content["verdict"]) < page.index("<table")
+
+
+def test_the_numbers_are_those_of_the_runs(study: Path, report: Path) -> None:
+    runs = table(report, "runs")
+    assert len(runs) == len(ARMS) * 6
+    for row in runs:
+        result = json.loads(
+            (cell_folder(study, row["arm"], int(row["seed"])) / "result.json").read_text()
+        )
+        assert float(row["eval_top1"]) == result["final"]["eval_top1"]
+        assert float(row["logit_norm"]) == result["final"]["logit_norm"]
+    accuracies = {
+        arm: [float(row["eval_top1"]) for row in runs if row["arm"] == arm]
+        for arm in ("baseline", "alpha-0.25")
+    }
+    (row,) = (
+        row
+        for row in table(report, "differences")
+        if (row["arm"], row["reference"], row["measurement"])
+        == ("alpha-0.25", "baseline", "eval_top1")
+    )
+    expected = (sum(accuracies["alpha-0.25"]) - sum(accuracies["baseline"])) / 6
+    assert float(row["difference"]) == pytest.approx(expected)
+    assert row["verdict"] == "helps"
+
+
+def test_tuning_arms_are_in_the_numbers_and_not_in_the_comparison(report: Path) -> None:
+    assert "lr-0.05" in {row["arm"] for row in table(report, "arms")}
+    assert "lr-0.05" not in {row["arm"] for row in table(report, "differences")}
+    assert "lr 0.1 (chosen)" in report.read_text()
+
+
+def test_the_same_study_gives_the_same_files(study: Path, report: Path, tmp_path: Path) -> None:
+    again = write_report(study, tmp_path / "again" / "report.html")
+    copy = Path(shutil.copytree(study, tmp_path / "copy"))
+    moved = write_report(copy)
+    for name in ("report.html", "report.json", *(f"report-{file}" for file in FILES)):
+        content = report.with_name(name).read_bytes()
+        assert again.with_name(name).read_bytes() == content, name
+        assert moved.with_name(name).read_bytes() == content, name
+
+
+def test_the_page_needs_nothing_from_elsewhere(report: Path) -> None:
+    page = Reader(report.read_text())
+    names = {name for _, attributes in page.tags for name in attributes}
+    assert not names & {"src", "srcset", "action", "background", "style-src"}
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "img", "object", "base"}
+    for _, attributes in page.tags:
+        assert str(attributes.get("href", "#")).startswith("#")
+    assert "@import" not in report.read_text()
+    assert not re.search(r"url\((?!#)", report.read_text())
+
+
+def test_every_figure_has_a_text_and_every_id_is_one(report: Path) -> None:
+    page = Reader(report.read_text())
+    panels = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(panels) > 15
+    for attributes in panels:
+        assert attributes.get("aria-hidden") == "true" or len(attributes["aria-label"] or "") > 30
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.tags:
+        for name in ("href", "clip-path", "aria-labelledby"):
+            target = re.sub(r"url\(#(.*)\)|#", r"\1", attributes.get(name) or "")
+            assert not target or target in ids
+    figures = {attributes.get("id") for tag, attributes in page.tags if tag == "figure"}
+    assert figures == {
+        *("differences", "curves", "alpha", "logits", "loss-norm", "filters"),
+        *("reliability", "pairs"),
+    }
+
+
+def test_every_colour_of_the_figures_is_the_pages(report: Path) -> None:
+    text = report.read_text()
+    defined = set(re.findall(r"(--[\w-]+):", text))
+    assert set(re.findall(r"var\((--[\w-]+)\)", text)) <= defined
+    body = text[text.index("<body") :]
+    assert not re.search(r"(?:fill|stroke):\s*(?!none|var\()[#\w]", body)
+
+
+HOSTILE = '<script>alert("1")</script> & $x_1$ \u202e\x07'
+
+
+def test_hostile_names_and_errors_stay_text(tmp_path: Path) -> None:
+    arms = (
+        FakeArm(f"base {HOSTILE}", "baseline"),
+        FakeArm(f"a {HOSTILE}", "tampered", 0.5, 1.0),
+        FakeArm("=cmd()", "equivalent", 0.5, 1.0),
+    )
+    folder = write_study(tmp_path / "study", arms, range(3), SMALL, name=f"</title>{HOSTILE}")
+    broken = cell_folder(folder, arms[1].name, 0)
+    (broken / "result.json").unlink()
+    (broken / "failure.json").write_text(json.dumps({"attempts": 1, "error": HOSTILE}))
+    report = write_report(folder)
+    page = Reader(report.read_text())
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "\u202e" not in report.read_text()
+    assert "\x07" not in report.read_text()
+    assert "&lt;script&gt;" in report.read_text()
+    assert {row["arm"] for row in table(report, "arms")} >= {"'=cmd()"}
+    content = json.loads(report.with_suffix(".json").read_text())
+    assert {row["arm"] for row in content["arms"]} == {arm.name for arm in arms}
+
+
+def test_cells_that_are_not_there_are_shown(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", ARMS[:3], range(3), SMALL)
+    (cell_folder(folder, "alpha-0.25", 1) / "result.json").unlink()
+    shutil.rmtree(cell_folder(folder, "baseline", 2))
+    report = write_report(folder)
+    page = report.read_text()
+    assert "7 of 9 cells are finished" in page
+    assert "1 unfinished, 1 missing" in page
+    states = {(row["arm"], row["seed"]): row["state"] for row in table(report, "runs")}
+    assert states["alpha-0.25", "1"] == "unfinished"
+    assert states["baseline", "2"] == "missing"
+    (row,) = (
+        row
+        for row in table(report, "differences")
+        if (row["arm"], row["measurement"]) == ("alpha-0.25", "eval_top1")
+    )
+    assert row["pairs"] == "1"
+    assert row["verdict"] == "inconclusive"
+
+
+def test_studies_with_nothing_to_compare(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", ARMS[:2], range(2), SMALL)
+    for cell in (folder / "cells").iterdir():
+        (cell / "result.json").rename(cell / "kept.json")
+    assert "no run of this study is finished" in write_report(folder).read_text()
+    for arm, sentence in (
+        ("alpha-0.5", "no run of the baseline, alpha 1, is finished"),
+        ("baseline", "Nothing can be said of tampering"),
+    ):
+        for seed in range(2):
+            cell = cell_folder(folder, arm, seed)
+            (cell / "kept.json").rename(cell / "result.json")
+        assert sentence in write_report(folder).read_text()
+        for seed in range(2):
+            cell = cell_folder(folder, arm, seed)
+            (cell / "result.json").rename(cell / "kept.json")
+
+
+def test_a_diverged_run_is_counted_and_left_out_of_the_loss(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", (BASELINE, ARMS[1]), range(3), SMALL)
+    cell = cell_folder(folder, "alpha-0.5", 0)
+    summary, result = cell / "summary.csv", cell / "result.json"
+    loss = summary.read_text().splitlines()[-1].split(",")[1]
+    summary.write_text(summary.read_text().replace(loss, "nan"))
+    result.write_text(result.read_text().replace(loss, "NaN"))
+    (row,) = (
+        row
+        for row in table(write_report(folder), "arms")
+        if (row["arm"], row["measurement"]) == ("alpha-0.5", "train_loss")
+    )
+    assert (row["n"], row["not_finite"]) == ("2", "1")
+
+
+def test_a_run_of_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--epochs 3 --modify-softmax 0.5 --logit-stats --output . --experiment one"
+    run(parse_arguments(words.split()), is_silent=True)
+    assert main(["report", "one"]) == 0
+    assert "one/report.html" in capsys.readouterr().out
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert "One run, with alpha 0.5" in page
+    result = json.loads((tmp_path / "one" / "result.json").read_text())
+    assert f"{result['final']['eval_top1']:.2f} % test accuracy after epoch 3" in page
+
+
+def test_a_summary_alone(tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    path.write_text(
+        "epoch,train_loss,train_acc,eval_loss,eval_top1,eval_top5\n"
+        "1,2.2,18.75,2.26,25.0,100.0\n2,2.1,31.25,2.17,50.0,81.25\n"
+    )
+    report = write_report(path)
+    assert report == tmp_path / "report.html"
+    assert "50.00 % test accuracy after epoch 2" in report.read_text()
+    Reader(report.read_text())
+
+
+def test_one_epoch_one_seed_one_class(tmp_path: Path) -> None:
+    size = Size(num_epochs=1, num_samples=3, num_classes=2)
+    report = write_report(write_study(tmp_path / "study", ARMS[:4], [7], size))
+    Reader(report.read_text())
+    rows = table(report, "differences")
+    assert {row["verdict"] for row in rows if row["measurement"] == "eval_top1"} == {"inconclusive"}
+    assert all(row["low"] == "" for row in rows)
+
+
+def test_a_page_of_many_arms_and_long_runs_stays_small(tmp_path: Path) -> None:
+    arms = [BASELINE, *(FakeArm(f"alpha-{n}", "tampered", n / 20, 0.1) for n in range(1, 20))]
+    folder = tmp_path / "study"
+    write_study(folder, arms, [0, 1], Size(num_epochs=400, num_samples=40, num_classes=4))
+    report = write_report(folder)
+    assert report.stat().st_size < 1_500_000
+    assert "12 further arms are in the CSV files" in report.read_text()
+
+
+def test_the_json_holds_no_number_that_json_lacks(report: Path) -> None:
+    def refuse(name: str) -> float:
+        raise AssertionError(name)
+
+    json.loads(report.with_suffix(".json").read_text(), parse_constant=refuse)
+    for row in table(report, "arms"):
+        assert row["mean"] == "" or math.isfinite(float(row["mean"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["nowhere"], "nowhere: no such file or folder; give a study, a run or a summary.csv"),
+        (["."], ".: neither a study (plan.json) nor a run folder (summary.csv)"),
+        ([".", "--margin", "0"], "--margin 0: must be above 0, in points of accuracy"),
+        ([".", "--margin", "x"], "'x' is not a number of points"),
+        ([".", "--output", "x.txt"], "--output x.txt: must end in .html"),
+        ([".", "--margn", "1"], "unrecognized argument --margn; did you mean --margin?"),
+    ],
+)
+def test_a_wrong_word_is_one_line(
+    words: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", *words]) == 2
+    captured = capsys.readouterr().err
+    assert error in captured
+    assert captured.startswith("sgt report: error: ")
+    assert captured.count("\n") == 1
+
+
+def test_nothing_is_written_where_the_page_cannot_be(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(["report", str(study), "--output", "file/report.html"]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_filter_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_run(folder, BASELINE, 0, SMALL)
+    (folder / "filter_norms.npz").write_text("x")
+    assert "filter_norms.npz cannot be read" in write_report(folder).read_text()

@@ -1,0 +1,105 @@
+"""Verdicts from pairs with known answers."""
+
+import math
+
+import numpy as np
+import pytest
+
+from softmax_gradient_tampering.studies.verdict import Comparison, Verdict, compare, judge
+
+
+def comparison(*differences: float) -> Comparison:
+    treated = {seed: 90 + difference for seed, difference in enumerate(differences)}
+    return compare(treated, dict.fromkeys(treated, 90.0))
+
+
+def noisy(mean: float, sd: float, number: int, seed: int = 0) -> list[float]:
+    """Differences with exactly this mean and standard deviation."""
+    values = np.random.default_rng(seed).normal(size=number)
+    values = (values - values.mean()) / values.std(ddof=1)
+    return (mean + sd * values).tolist()
+
+
+def verdict(*differences: float, margin: float = 0.5) -> Verdict | None:
+    return judge({"arm": comparison(*differences)}, margin)["arm"].verdict
+
+
+def test_the_four_verdicts() -> None:
+    assert verdict(*noisy(1.0, 0.5, 10)) is Verdict.HELPS
+    assert verdict(*noisy(-1.0, 0.5, 10)) is Verdict.HURTS
+    assert verdict(*noisy(0.05, 0.4, 10)) is Verdict.NO_DIFFERENCE
+    assert verdict(*noisy(0.3, 1.0, 10)) is Verdict.INCONCLUSIVE
+
+
+def test_the_margin_decides_what_counts_as_none() -> None:
+    differences = noisy(0.05, 0.4, 10)  # interval -0.24 to 0.34
+    assert verdict(*differences, margin=0.35) is Verdict.NO_DIFFERENCE
+    assert verdict(*differences, margin=0.33) is Verdict.INCONCLUSIVE
+
+
+def test_a_small_effect_that_is_sure_helps() -> None:
+    assert verdict(*noisy(0.1, 0.05, 10)) is Verdict.HELPS
+
+
+def test_holms_correction_takes_a_verdict_back() -> None:
+    weak = comparison(*noisy(1.0, 1.3, 10))
+    assert 0.025 < weak.p_t < 0.05
+    assert judge({"weak": weak}, 0.5)["weak"].verdict is Verdict.HELPS
+    family = {"weak": weak, "none": comparison(*noisy(0, 1, 10))}
+    judged = judge(family, 0.5)
+    assert judged["weak"].verdict is Verdict.INCONCLUSIVE
+    assert judged["weak"].p_holm == pytest.approx(2 * weak.p_t)
+
+
+@pytest.mark.parametrize("num_arms", [1, 3])
+def test_an_open_comparison_needs_more_seeds_than_it_has(num_arms: int) -> None:
+    for seed in range(20):
+        differences = np.random.default_rng(seed).normal(0.4, 1, 8).tolist()
+        family = {str(n): comparison(*(d - n for d in differences)) for n in range(num_arms)}
+        for judged in judge(family, 0.5).values():
+            is_open = judged.verdict is Verdict.INCONCLUSIVE
+            assert (judged.seeds is not None) == is_open
+            assert judged.seeds is None or judged.seeds > judged.num_pairs
+
+
+def test_one_pair_says_nothing() -> None:
+    judged = judge({"arm": comparison(5.0)}, 0.5)["arm"]
+    assert judged.verdict is Verdict.INCONCLUSIVE
+    assert math.isnan(judged.half_width)
+    assert math.isnan(judged.p_t)
+    assert judged.seeds is None
+
+
+def test_equal_differences_do_not_feign_certainty() -> None:
+    assert verdict(1.0, 1.0) is Verdict.INCONCLUSIVE  # the t interval has no width
+    assert verdict(*[1.0] * 5) is Verdict.INCONCLUSIVE
+    assert verdict(*[1.0] * 6) is Verdict.HELPS  # sign flips: 2^-5
+    assert verdict(*[-1.0] * 6) is Verdict.HURTS
+    assert verdict(*[0.0] * 5) is Verdict.INCONCLUSIVE
+    assert verdict(*[0.0] * 6) is Verdict.NO_DIFFERENCE
+    assert judge({"arm": comparison(1.0, 1.0)}, 0.5)["arm"].seeds == 6
+
+
+def test_seeds_that_one_arm_lacks_are_passed_over() -> None:
+    found = compare({0: 1.0, 2: 5.0, 3: 7.0}, {0: 0.0, 1: 9.0, 3: 5.0})
+    assert found.differences == {0: 1.0, 3: 2.0}
+    assert found.num_pairs == 2
+    assert found.num_left_out == 0
+
+
+def test_pairs_that_are_not_finite_are_counted_and_left_out() -> None:
+    found = compare({0: math.inf, 1: 2.0, 2: 3.0}, {0: 0.0, 1: 1.0, 2: math.nan})
+    assert found.differences == {1: 1.0}
+    assert found.num_left_out == 2
+
+
+def test_no_common_seed_is_inconclusive() -> None:
+    judged = judge({"arm": compare({0: 1.0}, {1: 1.0})}, 0.5)["arm"]
+    assert judged.verdict is Verdict.INCONCLUSIVE
+    assert judged.num_pairs == 0
+    assert math.isnan(judged.p_permutation)
+
+
+def test_a_margin_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        judge({}, 0.0)
