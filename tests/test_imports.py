@@ -17,7 +17,7 @@ ALLOWED = {
     "loss": {"torch", "triton"},
     "errors": set(),
     "models": {"torch", "timm", "errors"},
-    "data": {"torch", "timm", "numpy", "PIL", "sklearn", "errors"},
+    "data": {"torch", "timm", "numpy", "PIL", "sklearn", "nvidia", "rich", "errors"},
     "training": {
         *("torch", "timm", "torchvision", "numpy", "yaml", "rich", "wandb"),
         *("errors", "loss", "models", "data"),
@@ -27,7 +27,7 @@ ALLOWED = {
         *("torch", "numpy", "scipy", "matplotlib", "rich", "yaml", "optuna"),
         *("errors", "loss", "recipes", "training"),
     },
-    "cli": {"errors", "training", "recipes", "studies", NAME},
+    "cli": {"errors", "data", "training", "recipes", "studies", NAME},
     "__init__": {"loss"},
 }
 # Of training, studies see these modules alone, never the loop.

@@ -1,4 +1,4 @@
-"""The command line: `sgt train | validate | recipes | checkpoint | study | report | demo`."""
+"""The command line: `sgt train`, `validate`, `recipes`, `data`, `study`, `report` and the rest."""
 
 import sys
 import warnings
@@ -19,6 +19,7 @@ commands:
   validate    evaluate a checkpoint: train --validate
   recipes     the published experiments: list, show, schedule
   checkpoint  show what is in a checkpoint
+  data        check a folder of images: bad files, class counts, duplicates
   study       several alphas and seeds, with the controls that an answer needs
   report      a study, a run or a summary.csv as one HTML page
   demo        train on handwritten digits with and without tampering, and compare
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "validate": validate,
         "recipes": recipes,
         "checkpoint": checkpoint,
+        "data": data,
         "study": study,
         "report": report,
         "demo": demo,
@@ -117,6 +119,12 @@ def report(argv: Sequence[str]) -> None:
     from softmax_gradient_tampering.studies.report_command import main as run_report
 
     run_report(argv)
+
+
+def data(argv: Sequence[str]) -> int:
+    from softmax_gradient_tampering.data.command import main as run_data
+
+    return run_data(argv)
 
 
 def demo(argv: Sequence[str]) -> None:

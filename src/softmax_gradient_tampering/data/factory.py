@@ -1,13 +1,10 @@
 """From options to data sets, and from data sets to loaders."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from timm.data import Mixup, create_transform
-from timm.data.random_erasing import RandomErasing
+from timm.data import create_transform
 
 from softmax_gradient_tampering.data.cifar import load_cifar
 from softmax_gradient_tampering.data.digits import load_digits
@@ -19,8 +16,7 @@ from softmax_gradient_tampering.data.memory import (
     MemoryEvaluationLoader,
     MemoryTrainLoader,
 )
-from softmax_gradient_tampering.data.model_input import ModelInput
-from softmax_gradient_tampering.data.order import BatchPlan
+from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.data.samples import (
     SampleEvaluationLoader,
     Samples,
@@ -29,68 +25,11 @@ from softmax_gradient_tampering.data.samples import (
 from softmax_gradient_tampering.errors import UserError, as_user_error
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # (mean, std) of the pixels
+FileLabels = list[tuple[str, int]]  # (path, label)
 
 # Of the sets' own training images.
 _DIGITS_STATISTICS = ((0.3046,), (0.3747,))
 _CIFAR_STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """What the loaders need to know; the training flags of the same names say more."""
-
-    device: torch.device
-    seed: int
-    batch_size: int
-    eval_batch_size: int
-    num_workers: int
-    num_processes: int = 1
-    process: int = 0
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    crop_pct: float
-    channels_last: bool = False
-    train_interpolation: str = "random"
-    no_aug: bool = False
-    scale: tuple[float, ...] = (0.08, 1.0)
-    ratio: tuple[float, ...] = (3 / 4, 4 / 3)
-    hflip: float = 0.5
-    vflip: float = 0.0
-    color_jitter: float = 0.4
-    auto_augment: str | None = None
-    aug_splits: int = 0
-    erasing: dict[str, Any] = field(default_factory=dict)
-    resplit: bool = False
-    mixup: Mixup | None = None
-    mixup_off_epoch: int = 0
-
-    def plan(self, num_samples: int, drop_last: bool) -> BatchPlan:
-        """The batches of an epoch; mixing needs pairs."""
-        return BatchPlan(
-            num_samples,
-            min(self.batch_size, max(1, num_samples // self.num_processes)),
-            self.num_processes,
-            drop_last,
-            multiple=2 if self.mixup else 1,
-        )
-
-    def model_input(self, is_training: bool) -> ModelInput:
-        erasing = None
-        if is_training and self.erasing.get("probability") and not self.no_aug:
-            num_splits = (self.aug_splits or 2) if self.resplit else 0
-            erasing = RandomErasing(**self.erasing, num_splits=num_splits, device=self.device)
-        return ModelInput(
-            self.mean,
-            self.std,
-            self.device,
-            self.channels_last,
-            self.seed,
-            erasing,
-            self.mixup if is_training else None,
-            self.mixup_off_epoch,
-        )
 
 
 class Dataset(Protocol):
@@ -102,6 +41,8 @@ class Dataset(Protocol):
         num_train, num_val: samples.
         image_size: (C, H, W) where all images have one, else None.
         statistics: (mean, std) where the set has its own, else None.
+        num_bad: image files left out because they cannot be read; None where the files were
+            not checked beforehand.
     """
 
     name: str
@@ -110,6 +51,7 @@ class Dataset(Protocol):
     num_val: int
     image_size: tuple[int, int, int] | None
     statistics: Statistics | None
+    num_bad: int | None
 
     def train_loader(self, options: DataOptions) -> TrainLoader: ...
 
@@ -130,6 +72,7 @@ class MemoryDataset:
         self.train, self.val = splits
         self.statistics: Statistics | None = statistics
         self.pad = pad
+        self.num_bad: int | None = None
         self.num_classes = len(self.train.classes)
         self.num_train, self.num_val = len(self.train.labels), len(self.val.labels)
         channels, height, width = self.train.images.shape[1:]
@@ -158,12 +101,26 @@ class SampleDataset:
 
     def __init__(self, name: str, splits: tuple[Any, Any], mode: str) -> None:
         self.name = name
-        self.train, self.val = splits
+        self.train, self.val = self.splits = splits
         self.mode = mode
         self.statistics: Statistics | None = None
         self.image_size: tuple[int, int, int] | None = None
         self.num_classes = _count_classes(self.train)
         self.num_train, self.num_val = len(self.train), len(self.val)
+        self.num_bad: int | None = None
+
+    @property
+    def files(self) -> tuple[FileLabels, FileLabels] | None:
+        """The image files of both splits and their labels; None for sets that have none."""
+        readers = [getattr(split, "reader", None) for split in self.splits]
+        train, val = (getattr(reader, "samples", None) for reader in readers)
+        return None if train is None or val is None else (train, val)
+
+    def keep_files(self, train: FileLabels, val: FileLabels) -> None:
+        """Leave out all files but these of `files`."""
+        self.num_bad = self.num_train - len(train) + self.num_val - len(val)
+        self.train.reader.samples, self.val.reader.samples = train, val
+        self.num_train, self.num_val = len(train), len(val)
 
     def train_loader(self, options: DataOptions) -> TrainLoader:
         with as_user_error("--aa, --scale, --ratio, --color-jitter or --img-size"):

@@ -9,7 +9,7 @@ from torch.utils.data import IterableDataset
 
 from softmax_gradient_tampering.errors import UserError
 
-_SYNONYMS = (
+SYNONYMS = (
     ("train", "training"),
     ("validation", "val", "valid", "eval", "evaluation"),
 )
@@ -24,7 +24,7 @@ def find_split(root: Path, split: str) -> Path:
     if not root.is_dir():
         raise UserError(f"--data_dir {root}: no such folder; give one that holds train/ and val/")
     names = [split]
-    for synonyms in _SYNONYMS:
+    for synonyms in SYNONYMS:
         if split in synonyms:
             names += [name for name in synonyms if name != split]
     for name in names:
@@ -34,7 +34,7 @@ def find_split(root: Path, split: str) -> Path:
     raise UserError(
         f"--data_dir {root}: no folder {' or '.join(names)} in it "
         f"(it holds {', '.join(found[:8]) or 'no folders'}); name the right one with "
-        f"{'--train-split' if split in _SYNONYMS[0] else '--val-split'}"
+        f"{'--train-split' if split in SYNONYMS[0] else '--val-split'}"
     )
 
 

@@ -10,6 +10,7 @@ from timm.data.loader import fast_collate
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from softmax_gradient_tampering.data.image_file import read_failure, read_image
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.data.model_input import ModelInput
 from softmax_gradient_tampering.data.order import (
@@ -64,7 +65,7 @@ class Samples(Dataset[Any]):
             image, label = self._read(index)
         except Exception as error:
             # Image decoders raise anything from OSError to SyntaxError.
-            return Unreadable(self.name(index), f"{type(error).__name__}: {error}")
+            return Unreadable(self.name(index), read_failure(error))
         if self.seed is not None:
             seed_generators(self.seed, epoch, index)
         if not self.num_splits:
@@ -79,8 +80,8 @@ class Samples(Dataset[Any]):
             image, label = self.base[index]
             return image.convert(self.mode), int(label)
         file, label = self.base.reader[index]
-        with file, Image.open(file) as image:
-            return image.convert(self.mode), int(label)
+        with file:
+            return read_image(file, self.mode), int(label)
 
     def name(self, index: int) -> str:
         """A sample's file, or its number where it is none."""
@@ -125,7 +126,8 @@ class _WorkerPool:
             if isinstance(loaded, Unreadable):
                 raise UserError(
                     f"{loaded.name}: cannot be read as an image ({loaded.reason}); "
-                    "repair or remove the file, then go on with --resume",
+                    "repair or remove the file, then go on with --resume; --on-bad-image skip "
+                    "leaves such files out from the start",
                     is_local=True,
                 )
             images, labels = loaded

@@ -62,6 +62,12 @@ class Config:
     save_images: bool = flag(False, "save the images of the logged batches in the run folder")
     dali: bool = flag(False, "load with NVIDIA DALI, decoding on the CPU")
     dali_gpu: bool = flag(False, "load with NVIDIA DALI, decoding on the GPU")
+    dali_antialias: bool = flag(False, "antialiased training resizing with DALI (not published)")
+    on_bad_image: str = flag(
+        "stop",
+        "a file that cannot be read stops the run; skip checks all first and leaves it out",
+        choices=("stop", "skip"),
+    )
 
     # --- model
     model: str | None = flag(None, "a timm model; default digits_mlp, resnet20 (CIFAR) or resnet18")
@@ -207,6 +213,11 @@ class Config:
     def sinks(self) -> tuple[str, ...]:
         """The sinks of --log and --log-wandb, each once."""
         return tuple(dict.fromkeys((*self.log, *(("wandb",) if self.log_wandb else ()))))
+
+    @property
+    def uses_dali(self) -> bool:
+        """Whether DALI loads, decoding wherever it does."""
+        return self.dali or self.dali_gpu
 
     @property
     def is_mixing(self) -> bool:

@@ -7,15 +7,21 @@ from timm.data import Mixup, resolve_data_config
 from torch import nn
 
 from softmax_gradient_tampering.data import DataOptions, Dataset, open_dataset
+from softmax_gradient_tampering.data.dali import DaliDataset, require_dali
+from softmax_gradient_tampering.data.dali_pipeline import DALI_FORMATS
+from softmax_gradient_tampering.data.factory import SampleDataset
 from softmax_gradient_tampering.data.holdout import hold_out
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.models import PUBLISHED_MODELS
 from softmax_gradient_tampering.training.config import Config
 from softmax_gradient_tampering.training.distributed import Processes
+from softmax_gradient_tampering.training.image_check import check_image_files
 
 
-def open_configured_dataset(config: Config) -> Dataset:
+def open_configured_dataset(config: Config, processes: Processes) -> Dataset:
     """The data set that the flags name; the digits where they name none."""
+    if config.uses_dali:
+        require_dali(processes.device, config.dali_gpu)
     num_channels = config.input_size[0] if config.input_size else 3
     dataset = open_dataset(
         config.data_dir,
@@ -25,6 +31,14 @@ def open_configured_dataset(config: Config) -> Dataset:
         config.val_split,
         num_channels,
     )
+    if config.uses_dali:
+        assert isinstance(dataset, SampleDataset)
+        checked = check_image_files(config, processes, dataset, DALI_FORMATS)
+        dataset = DaliDataset(dataset, checked, config.dali_gpu, config.dali_antialias)
+    elif config.on_bad_image == "skip":
+        if not isinstance(dataset, SampleDataset):
+            raise UserError(f"{dataset.name}: --on-bad-image skip is for images in folders")
+        check_image_files(config, processes, dataset)
     if config.holdout:
         dataset = hold_out(dataset, config.holdout, config.seed)
     return dataset

@@ -249,6 +249,7 @@ class Session:
             "lr": setup.schedule.current(),
             "images_per_s": round(self._images_per_s, 1),
             "skipped_steps": state.position.skipped_steps,
+            "bad_images": setup.dataset.num_bad,
         }
         row |= evaluation.columns(has_logits=self.config.logit_stats)
         state.rows.append(row)

@@ -84,7 +84,7 @@ def set_up(config: Config, processes: Processes, dataset: Dataset | None = None)
         UserError: the data, the model, or an option is not to be had.
     """
     _check_loss_kernel(config, processes.device)
-    dataset = dataset or open_configured_dataset(config)
+    dataset = dataset or open_configured_dataset(config, processes)
     if dataset.name == "digits" and processes.device.type == "cpu":
         torch.set_num_threads(1)  # nets of this size lose by threads, badly on a busy machine
     config = resolve(config, dataset)

@@ -67,6 +67,7 @@ class RunState:
                 "schedule": setup.schedule.state(),
                 "num_processes": setup.processes.number,
                 "device": setup.processes.device.type,
+                "num_samples": setup.dataset.num_train,
                 "folded_alpha": getattr(setup.model, "folded_alpha", None),
                 "times": {
                     "seconds": self.seconds,
@@ -157,6 +158,15 @@ def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Positio
                 "give the same, or go on from last.pth.tar, an epoch's end"
             )
     lines = _hardware_notes(_ours(checkpoint), setup)
+    now, was = setup.dataset.num_train, _ours(checkpoint).get("num_samples")
+    if was is not None and was != now:
+        if position.batch:
+            raise UserError(
+                f"{setup.dataset.name} has {now} training samples: the checkpoint is in the middle "
+                f"of an epoch over {was}; bring them back, or go on from last.pth.tar, an epoch's "
+                "end, with another --experiment"
+            )
+        lines.append(f"Note: there are {now} training samples, and were {was}; their order differs")
     for name, was in changed.items():
         if name in _UNREMARKED:
             continue

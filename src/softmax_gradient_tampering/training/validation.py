@@ -13,8 +13,6 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     ("apex_amp", "apex is no longer maintained; use --amp"),
     ("tta", "the published loaders made no augmented copies to average; leave it out"),
     ("epoch_repeats", "it belonged to streamed data sets; use more --epochs"),
-    ("dali", "the DALI loader is not part of this version; leave it out for timm's loader"),
-    ("dali_gpu", "the DALI loader is not part of this version; leave it out for timm's loader"),
 )
 
 # name: (what it must be, the test)
@@ -69,6 +67,7 @@ def check_config(config: Config) -> None:
                 raise UserError(f"--{name.replace('_', '-')} {number}: must be {must_be}")
     _check_combinations(config)
     _check_alpha(config)
+    _check_dali(config)
 
 
 def _check_combinations(config: Config) -> None:
@@ -149,3 +148,31 @@ _NOT_EQUIVALENT: tuple[tuple[str, str], ...] = (
     ("clip_grad", "the clipped gradient is another than the one that the identity scales"),
     ("jsd", "it has no tampered counterpart"),
 )
+
+
+def _check_dali(config: Config) -> None:
+    """Refuse what DALI's recipe, random resized crop and flips, does not hold."""
+    if not config.uses_dali:
+        if config.dali_antialias:
+            raise UserError("--dali-antialias needs --dali or --dali-gpu")
+        return
+    flag = "--dali-gpu" if config.dali_gpu else "--dali"
+    if not config.data_dir or config.cifar or config.dataset:
+        raise UserError(
+            f"{flag} reads image folders: give --data_dir, without --cifar or --dataset"
+        )
+    if config.aa or config.aug_splits:
+        name = "--aa" if config.aa else "--aug-splits"
+        raise UserError(f"{flag} crops and flips only: leave {name} out, or load without DALI")
+    if config.color_jitter not in (0, Config.color_jitter):
+        raise UserError(
+            f"{flag} has no color jitter, as published: leave --color-jitter "
+            f"{config.color_jitter} out, or load without DALI"
+        )
+    for name in ("train_interpolation", "interpolation"):
+        value = getattr(config, name)
+        if value in ("box", "hamming"):
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: DALI has bilinear, bicubic, lanczos and "
+                "nearest"
+            )

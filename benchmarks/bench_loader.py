@@ -1,0 +1,158 @@
+"""Loading photos for training at 224x224: DALI against timm's loader, on a CPU.
+
+Images/s from the files of DIR/train/<class>/ to normalised float batches, no model. All
+crop at random, resize and flip, without color jitter; timm's loader and the program's have
+two worker processes, DALI two threads. The files come from the disk cache.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import create_dataset, create_loader
+
+from softmax_gradient_tampering.data import DataOptions, open_dataset
+from softmax_gradient_tampering.data.dali import DaliDataset
+from softmax_gradient_tampering.data.factory import SampleDataset
+from softmax_gradient_tampering.data.folder import find_split
+from softmax_gradient_tampering.data.inspection import inspect_images
+from softmax_gradient_tampering.data.loader import Loader
+from timer import (
+    Row,
+    interleave,
+    percentiles,
+    print_bound,
+    print_table,
+    report_progress,
+    stamp,
+    write_csv,
+)
+
+SIZE, BATCH_SIZE, NUM_WORKERS, BOUND = 224, 64, 2, 1.4
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# timm's resizing is antialiased; the published DALI loader's was not, and ours is as asked.
+DALI, SMOOTH_DALI, WORKERS, TIMM = "dali", "dali, antialias", "workers", "timm, workers"
+
+
+def open_photos(folder: Path, num_images: int) -> tuple[SampleDataset, dict[str, Any], int]:
+    """The photos, inspected, their list repeated to at least num_images."""
+    dataset = open_dataset(str(folder))
+    if not isinstance(dataset, SampleDataset) or dataset.files is None:
+        raise SystemExit(f"{folder}: not a folder of images")
+    train, val = dataset.files
+    paths = [path for path, _ in train + val]
+    inspections = dict(zip(paths, inspect_images(paths, NUM_WORKERS), strict=True))
+    repeats = math.ceil(num_images / len(train))
+    dataset.keep_files(train * repeats, val)
+    return dataset, inspections, repeats
+
+
+def timm_batches(folder: Path, repeats: int) -> Iterator[Any]:
+    """timm's own loader, as its training script makes it."""
+    dataset = create_dataset("", root=str(find_split(folder, "train")), search_split=False)
+    dataset.reader.samples = dataset.reader.samples * repeats
+    return create_loader(
+        dataset,
+        (3, SIZE, SIZE),
+        BATCH_SIZE,
+        is_training=True,
+        color_jitter=0.0,
+        interpolation="bilinear",
+        mean=MEAN,
+        std=STD,
+        num_workers=NUM_WORKERS,
+        persistent_workers=True,
+        device=torch.device("cpu"),
+    )
+
+
+def epochs(loader: Loader) -> Iterator[int]:
+    """Load an epoch a time."""
+    epoch = 0
+    while True:
+        yield sum(len(batch.labels) for batch in loader.epoch(epoch))
+        epoch += 1
+
+
+def timm_epochs(loader: Any) -> Iterator[int]:
+    while True:
+        yield sum(len(labels) for _, labels in loader)
+
+
+def measure(folder: Path, num_turns: int, num_images: int) -> list[Row]:
+    """Rows of images/s by loader, and the ratios to timm's."""
+    dataset, inspections, repeats = open_photos(folder, num_images)
+    options = DataOptions(
+        device=torch.device("cpu"),
+        seed=0,
+        batch_size=BATCH_SIZE,
+        eval_batch_size=BATCH_SIZE,
+        num_workers=NUM_WORKERS,
+        input_size=(3, SIZE, SIZE),
+        mean=MEAN,
+        std=STD,
+        interpolation="bilinear",
+        train_interpolation="bilinear",
+        color_jitter=0.0,
+        crop_pct=0.875,
+    )
+    loaders = {
+        DALI: DaliDataset(dataset, inspections).train_loader(options),
+        SMOOTH_DALI: DaliDataset(dataset, inspections, antialias=True).train_loader(options),
+        WORKERS: dataset.train_loader(options),
+    }
+    runs = {name: epochs(loader) for name, loader in loaders.items()}
+    runs[TIMM] = timm_epochs(timm_batches(folder, repeats))
+    num_loaded = {name: next(run) for name, run in runs.items()}
+    if len(set(num_loaded.values())) > 1:
+        raise SystemExit(f"the loaders give unlike numbers of images: {num_loaded}")
+    steps = {name: run.__next__ for name, run in runs.items()}
+    seconds = interleave(steps, num_turns, torch.device("cpu"), "photos")
+    return rate_rows(seconds, num_loaded[TIMM])
+
+
+def rate_rows(seconds: dict[str, list[float]], num_images: int) -> list[Row]:
+    """Images/s of every loader, and its median ratio to timm's within a turn."""
+    subject = f"photos {SIZE}x{SIZE}"
+    rows = []
+    for name, values in seconds.items():
+        rates = percentiles([num_images / value for value in values])
+        rows.append(Row("loader", subject, name, "throughput", "images/s", **rates))
+    for name in (DALI, SMOOTH_DALI, WORKERS):
+        ratios = [b / a for a, b in zip(seconds[name], seconds[TIMM], strict=True)]
+        row = Row("loader", subject, name, "relative throughput", "1", **percentiles(ratios))
+        row.ratio_to, row.ratio = TIMM, row.p50
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="photos in DIR/train and DIR/val")
+    parser.add_argument("--turns", type=int, default=9, metavar="N", help="turns (default: 9)")
+    parser.add_argument(
+        "--images", type=int, default=500, metavar="N", help="images of a turn (default: 500)"
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="write results/<date>-<device>-loader.csv"
+    )
+    args = parser.parse_args()
+
+    report_progress("setting up")
+    rows = measure(args.folder, args.turns, args.images)
+    stamp(rows, torch.device("cpu"), torch.get_num_threads())
+    print_table(rows)
+    print()
+    (ratio,) = (row.ratio for row in rows if row.variant == DALI and row.ratio)
+    print_bound(f"{DALI} / {TIMM}", float(ratio), at_least=BOUND)
+    if args.save:
+        print(write_csv(rows, "loader"))
+
+
+if __name__ == "__main__":
+    main()
