@@ -123,7 +123,9 @@ def peak_memory(
         function()
         return torch.cuda.max_memory_allocated(device) - held
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would write of every start and stop
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
         function()
     events = profiler.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")

@@ -73,7 +73,7 @@ def value_and_gradients(loss_fn, arguments: Arguments, alpha: Any) -> list[Tenso
     loss = loss_fn(Arguments(*leaves, *arguments[3:]), alpha)
     incoming = 1 + torch.arange(loss.numel(), dtype=torch.float64) / 7
     inputs = [leaf for leaf in leaves if leaf is not None]
-    grads = torch.autograd.grad(loss, inputs, incoming.reshape(loss.shape).to(loss.dtype))
+    grads = torch.autograd.grad(loss, inputs, incoming.reshape(loss.shape).to(loss))
     return [loss.detach(), *grads]
 
 

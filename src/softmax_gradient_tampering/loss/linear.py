@@ -39,7 +39,7 @@ def tampered_linear_cross_entropy(
     They are those of `tampered_cross_entropy(F.linear(hidden, weight, bias), target, alpha)`.
     The (N, C) logits are never whole: blocks of classes are made, used and forgotten, and made
     again in the backward pass, which costs a fourth matrix product where the logits cost three.
-    A block takes under 10 % of the logits' memory (or 8192 numbers, where that is more);
+    A block takes under 10 % of the logits' memory (or 16,384 numbers, where that is more);
     beside it and the gradients there are a few numbers a row, and for half types, which are
     computed in float32 inside, hidden and its gradient in float32.
 

@@ -39,7 +39,7 @@ LARGEST_PART = 0.08
 LARGEST_CPU, LARGEST = 2**20, 2**24
 # But the second limit makes it no narrower than so many classes, and neither makes it smaller
 # than so many elements.
-NARROWEST, SMALLEST = 512, 2**13
+NARROWEST, SMALLEST = 512, 2**14
 # The memory of a block in units of its logits in the compute dtype: logits, exponentials, a
 # mask of -inf. Soft targets add the target's block and a product with it.
 BUFFERS, BUFFERS_SOFT = 2.25, 4.25
