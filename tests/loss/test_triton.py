@@ -104,11 +104,11 @@ def test_rows_that_do_not_fill_the_last_block_are_true():
 
 @pytest.mark.parametrize("dtype", [*HALF_TYPES, torch.float32], ids=str)
 @pytest.mark.parametrize(
-    "case", [*FEW_CASES, Case((8, 1000)), Case((8, 100), soft=True, smoothing=0.1)], ids=str
+    "case", [*FEW_CASES[::3], Case((8, 1000)), Case((8, 100), soft=True, smoothing=0.1)], ids=str
 )
 def test_largest_errors_are_at_most_those_of_torch_plus_one_ulp(case, dtype):
     ours, torchs = [], []
-    for seed, scale, alpha in product(range(2), (1.0, 5.0, 30.0), (0.01, 0.25, 1.0)):
+    for seed, scale, alpha in product(range(2), (1.0, 30.0), (0.01, 0.25, 1.0)):
         arguments = on_device(case, dtype, seed=seed, scale=scale)
         pair = []
         for value_fn, grad_fn in (

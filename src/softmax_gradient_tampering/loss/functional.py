@@ -80,7 +80,7 @@ def tampered_cross_entropy(
         "reduction": reduction,
         "label_smoothing": label_smoothing,
     }
-    if kernel != "auto":
+    if kernel != "auto" and not torch.compiler.is_compiling():  # there the operator checks
         check_kernel(kernel, input.device)
     if not _is_regular(input, target, weight, ignore_index, reduction, label_smoothing):
         # If an argument is wrong, torch's own function says what.
