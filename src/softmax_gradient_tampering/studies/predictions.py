@@ -151,6 +151,8 @@ def fit_factor(logits: Tensor, labels: Tensor, start: float) -> float:
     """
     if not len(labels) or not bool(torch.isfinite(logits).all()):
         return math.nan
+    if logits.numel() <= _CHUNK_ELEMENTS:
+        logits = logits.double()  # once, not in every step
     factor = start = start or 1.0
     low, high = start / MAX_RATIO, start * MAX_RATIO
     for _ in range(100):
@@ -158,7 +160,7 @@ def fit_factor(logits: Tensor, labels: Tensor, start: float) -> float:
         low, high = (low, factor) if slope > 0 else (factor, high)
         step = factor - slope / curvature if curvature > 0 else math.nan
         new = step if low < step < high else math.sqrt(low * high)
-        if slope == 0 or abs(new - factor) <= 1e-7 * factor:
+        if slope == 0 or abs(new - factor) <= 1e-6 * factor:
             return new if slope else factor
         factor = new
     return factor

@@ -118,14 +118,19 @@ def draw(
     return _for_a_page(_draw(plot, width, height), name, description)
 
 
-def _draw(plot: Callable[[Axes], None], width: float, height: float) -> str:
-    """The text of matplotlib's SVG file."""
+def _draw(
+    plot: Callable[[Axes], None],
+    width: float,
+    height: float,
+    is_bare: bool = False,
+) -> str:
+    """The text of matplotlib's SVG file; a bare one has no ticks or labels to leave room for."""
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         # The page's fonts may have the letters of a name that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=None if is_bare else "constrained")
         FigureCanvasSVG(figure)
-        plot(figure.add_subplot())
+        plot(figure.add_axes((0.05, 0.0, 0.9, 1.0)) if is_bare else figure.add_subplot())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
@@ -143,7 +148,7 @@ def _draw_swatch(style: Style) -> str:
         axes.set(xlim=(0, 2), ylim=(-1, 1))
         axes.set_axis_off()
 
-    return _draw(plot, 0.5, 0.17)
+    return _draw(plot, 0.5, 0.17, is_bare=True)
 
 
 def set_log_scale(axes: Axes) -> None:
