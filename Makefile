@@ -1,11 +1,12 @@
 # make demo   a study of handwritten digits, with and without tampering, and its report
 # make test   lint, types, doctests, README blocks, tests
+# make faults runs that are killed at every moment, resumed and compared
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest bench bench-page bench-gpu clean
+.PHONY: demo test lint types pytest faults bench bench-page bench-gpu clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -22,6 +23,10 @@ types: $(STAMP)-dev
 # One thread a process: two workers on two cores, and small nets, are faster without more.
 pytest: $(STAMP)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Kills, full disks and lost processes, all of them: some ten minutes.
+faults: $(STAMP)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -m "slow or not slow" --durations=0
 
 bench: $(STAMP)-dev
 	$(BIN)/python benchmarks/bench_step.py

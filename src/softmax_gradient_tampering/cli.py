@@ -22,6 +22,7 @@ commands:
   data        check a folder of images: bad files, class counts, duplicates
   study       several alphas and seeds, with the controls that an answer needs
   report      a study, a run or a summary.csv as one HTML page
+  plot        draw a run: filter-norms
   demo        train on handwritten digits with and without tampering, and compare
 
 `sgt COMMAND --help` says more of each.
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "data": data,
         "study": study,
         "report": report,
+        "plot": plot,
         "demo": demo,
     }
     command = commands.get(words[0])
@@ -107,6 +109,12 @@ def checkpoint(argv: Sequence[str]) -> None:
     from softmax_gradient_tampering.training.checkpoint_command import main as run_checkpoint
 
     run_checkpoint(argv)
+
+
+def plot(argv: Sequence[str]) -> None:
+    from softmax_gradient_tampering.studies.plot_command import main as run_plot
+
+    run_plot(argv)
 
 
 def find_recipe(name: str) -> Path:
