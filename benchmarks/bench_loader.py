@@ -2,7 +2,8 @@
 
 Images/s from the files of DIR/train/<class>/ to normalised float batches, no model. All
 crop at random, resize and flip, without color jitter; timm's loader and the program's have
-two worker processes, DALI two threads. The files come from the disk cache.
+two worker processes, DALI two threads. The batches are channels_last, the program's default,
+but timm's, which are as its loader gives them. The files come from the disk cache.
 """
 
 import argparse
@@ -98,6 +99,7 @@ def measure(folder: Path, num_turns: int, num_images: int) -> list[Row]:
         train_interpolation="bilinear",
         color_jitter=0.0,
         crop_pct=0.875,
+        channels_last=True,
     )
     loaders = {
         DALI: DaliDataset(dataset, inspections).train_loader(options),

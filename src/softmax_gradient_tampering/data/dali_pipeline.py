@@ -31,6 +31,7 @@ DALI_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000")
 
 _READ_AHEAD = 4  # batches whose files are being read
 _IN_FLIGHT = 2  # batches that DALI works on
+_FILES_OF_A_JOB = 8
 
 Numbers = NDArray[Any]
 
@@ -158,15 +159,14 @@ class Decoder:
         self._begin()
         number = self._number_of_calls
         remaining = iter(requests)
-        reading: deque[tuple[Request, list[Future[Numbers]]]] = deque()
+        reading: deque[tuple[Request, list[Future[list[Numbers]]]]] = deque()
         try:
             while number == self._number_of_calls:
                 while len(reading) < _READ_AHEAD and (request := next(remaining, None)):
-                    jobs = zip(request.paths, request.num_bytes, strict=True)
-                    reading.append((request, [self._readers.submit(_read, *job) for job in jobs]))
+                    reading.append((request, self._read(request)))
                 while reading and len(self._running) < _IN_FLIGHT:
                     request, contents = reading.popleft()
-                    request.contents = [content.result() for content in contents]
+                    request.contents = [one for job in contents for one in job.result()]
                     self._running.append(request)
                     request.feed(self._pipeline)
                 if not self._running:
@@ -176,8 +176,17 @@ class Decoder:
                     self._release()
         finally:
             for _, contents in reading:
-                for content in contents:
-                    content.cancel()
+                for job in contents:
+                    job.cancel()
+
+    def _read(self, request: Request) -> list[Future[list[Numbers]]]:
+        """Have a request's files read, several by each job."""
+        jobs = []
+        for start in range(0, len(request.paths), _FILES_OF_A_JOB):
+            part = slice(start, start + _FILES_OF_A_JOB)
+            job = self._readers.submit(_read_files, request.paths[part], request.num_bytes[part])
+            jobs.append(job)
+        return jobs
 
     def _begin(self) -> None:
         """Build the pipeline, or empty it of what an earlier call has begun."""
@@ -223,7 +232,11 @@ class Decoder:
         return UserError(f"DALI failed: {_reason(error)}", is_local=True)
 
 
-def _read(path: str, num_bytes: int) -> Numbers:
+def _read_files(paths: list[str], num_bytes: list[int]) -> list[Numbers]:
+    return [_read_file(*file) for file in zip(paths, num_bytes, strict=True)]
+
+
+def _read_file(path: str, num_bytes: int) -> Numbers:
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except OSError as error:

@@ -47,8 +47,7 @@ class ModelInput:
         """images (n, C, H, W) uint8, labels (n,), the samples' indices (n,)."""
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        images = images.to(torch.float32, memory_format=layout).sub_(self._mean).div_(self._std)
+        images = self._normalise(images)
         if self.erasing is not None:
             self._erase(images, epoch, indices)
         targets = labels
@@ -57,6 +56,19 @@ class ModelInput:
             seed_generators(self.seed, epoch, int(indices[0]), 2, device=self.device)
             images, targets = self.mixup(images, labels)
         return Batch(images, targets, labels)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        if not self.channels_last or images.shape[1] == 1:
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            images = images.to(torch.float32, memory_format=layout)
+            return images.sub_(self._mean).div_(self._std)
+        # The same numbers, in rows of pixels: with three values at a time a CPU takes half as
+        # long again.
+        images = images.to(torch.float32, memory_format=torch.channels_last)
+        rows = images.permute(0, 2, 3, 1).flatten(2)
+        width = images.shape[3]
+        rows.sub_(self._mean.flatten().repeat(width)).div_(self._std.flatten().repeat(width))
+        return images
 
     def _erase(self, images: Tensor, epoch: int, indices: Tensor) -> None:
         assert self.erasing is not None
