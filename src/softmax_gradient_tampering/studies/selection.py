@@ -8,7 +8,7 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.plan import TUNING, Arm, Cell
 from softmax_gradient_tampering.studies.study_folder import StudyFolder
 
-METRIC = "mean over seeds of the last epoch's eval_top1, on the held-out part of the training set"
+METRIC = "eval_top1 after the last epoch, on the held-out part of the training set"
 # What a tuning arm overrides besides its point of the grid.
 _NOT_OF_THE_GRID = ("modify_softmax", "holdout")
 
