@@ -3,6 +3,7 @@
 `make test` runs a handful; `make faults` all of them.
 """
 
+import importlib.util
 import os
 import random
 import signal
@@ -33,6 +34,8 @@ VARIANTS = {
         *("--epochs", 3, "--reprob", 0.5, "--recovery-interval", 3),
     ),
 }
+if importlib.util.find_spec("nvidia"):
+    VARIANTS["dali"] = (*VARIANTS["photos"], "--dali")
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +105,7 @@ def test_killed_at_random(seed: int) -> None:
         if moment not in ("forward", "update"):
             number = KILL
         kills.append((moment, draw.randrange(max(1, _TIMES[moment] // 3)), number))
-    check(["digits", "everything", "photos"][seed % 3], kills)
+    check(list(VARIANTS)[seed % len(VARIANTS)], kills)
 
 
 @pytest.mark.slow
