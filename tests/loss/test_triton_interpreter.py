@@ -5,15 +5,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
 from softmax_gradient_tampering import tampered_cross_entropy
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 TESTS = Path(__file__).with_name("test_triton.py")
 
 
+def version(module):
+    return tuple(map(int, module.__version__.split(".")[:2]))
+
+
+@pytest.mark.skipif(
+    version(triton) <= (3, 6) and version(numpy) >= (2, 4),
+    reason="numpy 2.4 no longer converts what this interpreter has it convert",
+)
 def test_the_triton_kernel_passes_its_tests_in_the_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [
