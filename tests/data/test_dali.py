@@ -15,6 +15,7 @@ from timm.data import Mixup
 from softmax_gradient_tampering.data import DataOptions, Loader, open_dataset
 from softmax_gradient_tampering.data.dali import DaliDataset, require_dali
 from softmax_gradient_tampering.data.factory import SampleDataset
+from softmax_gradient_tampering.data.holdout import hold_out
 from softmax_gradient_tampering.data.inspection import inspect_images
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.errors import UserError
@@ -301,6 +302,21 @@ def test_a_file_gone_bad_later_is_named(folder: Path, content: bytes | None, mes
     loader = dataset.train_loader(replace(OPTIONS, batch_size=18))
     with pytest.raises(UserError, match=message):
         batches(loader)
+
+
+def test_a_part_is_held_out_as_of_the_folder_loader(folder: Path) -> None:
+    ours, theirs = (
+        hold_out(dataset, 0.25, 3) for dataset in (open_dali(folder), open_folder(folder))
+    )
+    assert (ours.num_train, ours.num_val) == (theirs.num_train, theirs.num_val)
+    options = replace(OPTIONS, num_workers=0)
+    for one, other in zip(
+        batches(ours.evaluation_loader(options)),
+        batches(theirs.evaluation_loader(replace(options, num_workers=0))),
+        strict=True,
+    ):
+        assert torch.equal(one.labels, other.labels)
+        assert (one.images - other.images).abs().max() <= TOLERANCES["bilinear"][0]
 
 
 def test_decoding_on_a_gpu_needs_one() -> None:

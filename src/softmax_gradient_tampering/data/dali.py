@@ -59,10 +59,16 @@ class Files(NamedTuple):
             [found.num_bytes for found in inspections],
         )
 
-    def request(self, indices: Tensor, inputs: dict[str, Numbers]) -> Request:
+    def take(self, indices: Tensor) -> "Files":
+        """Some of the files."""
         numbers = indices.tolist()
         paths = [self.paths[number] for number in numbers]
-        return Request(paths, [self.num_bytes[number] for number in numbers], inputs)
+        num_bytes = [self.num_bytes[number] for number in numbers]
+        return Files(paths, self.labels[indices], self.sizes[indices.numpy()], num_bytes)
+
+    def request(self, indices: Tensor, inputs: dict[str, Numbers]) -> Request:
+        part = self.take(indices)
+        return Request(part.paths, part.num_bytes, inputs)
 
 
 def require_dali(device: torch.device, on_gpu: bool) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from softmax_gradient_tampering.data.dali import DaliDataset, Files
 from softmax_gradient_tampering.data.factory import Dataset, MemoryDataset, SampleDataset
 from softmax_gradient_tampering.data.memory import Images
 from softmax_gradient_tampering.data.order import counter_hash
@@ -43,7 +44,7 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     Raises:
         UserError: the data set cannot be split, or a part would be empty.
     """
-    if not isinstance(dataset, MemoryDataset | SampleDataset):
+    if not isinstance(dataset, MemoryDataset | SampleDataset | DaliDataset):
         raise UserError(f"--holdout {fraction}: {dataset.name} cannot be split")
     kept, held = split_indices(dataset.num_train, fraction, seed)
     part = copy.copy(dataset)
@@ -55,6 +56,8 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 def _take(split: Any, indices: Tensor) -> Any:
     if isinstance(split, Images):
         return Images(split.images[indices], split.labels[indices], split.classes)
+    if isinstance(split, Files):
+        return split.take(indices)
     taken: Any = Subset(split, indices.tolist())
     if hasattr(split, "reader"):
         taken.reader = _PartOfReader(split.reader, indices.tolist())
