@@ -38,6 +38,8 @@ _OF_THE_STUDY = {
     "start_epoch": "a study's runs start at the beginning",
     "local_rank": "--processes-per-run starts the processes",
 }
+# What a report shows besides, on unless it is switched off after --.
+_MEASURED = ("logit_stats", "filter_norms", "save_predictions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,7 @@ def shared_settings(words: Sequence[str], config: Config) -> dict[str, Any]:
             raise UserError(f"{flag} after --: not in a study; {_OF_THE_STUDY[name]}")
     default = Config()
     own = {name: getattr(default, name) for name in _OF_THE_STUDY}
-    own["logit_stats"] = True
-    own["save_predictions"] = given.get("save_predictions", True)
+    own |= {name: given.get(name, True) for name in _MEASURED}
     return to_mapping(replace(config, **own), leave_out=(*NOT_RECORDED, "seed"))
 
 

@@ -64,11 +64,12 @@ def main(argv: Sequence[str]) -> None:
     optuna = _import_optuna()
     plan = _plan(options, [_arm("trial-0", 1.0, options.settings["lr"], options.holdout)])
     starting = launch_options(args.jobs, args.threads, 1)
+    is_new = _is_new(options)
     with end_on_interruption(options.path), open_runner(starting) as runner:
-        if not (options.path / "search.json").exists():
-            check_plan(plan, starting, runner)
-        _open_folder(options)
         search = Search(options, optuna, runner)
+        if is_new:
+            check_plan(plan, starting, runner)
+            _make_folder(options)
         search.run()
     best = search.best()
     print(
@@ -203,30 +204,35 @@ def _plan(options: SearchOptions, arms: Sequence[Arm]) -> Plan:
     return with_cells(plan)
 
 
-def _open_folder(options: SearchOptions) -> None:
-    """Make the folder, or see that it is this search's.
+def _is_new(options: SearchOptions) -> bool:
+    """Whether the search is yet to begin, in a folder that is free.
 
     Raises:
-        UserError: it is not, or cannot be made.
+        UserError: the folder holds another search, or something else.
     """
     path = options.path / "search.json"
-    if path.exists():
-        with as_user_error(f"{path}: not a search"):
-            there = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in json.loads(json.dumps(_asked(options))).items():
-            if there.get(name) != value:
-                raise UserError(
-                    f"{options.path} holds another search of that name, which differs in its "
-                    f"{name.replace('_', ' ')}; choose another --name"
-                )
-        return
-    if options.path.is_dir() and any(options.path.iterdir()):
-        raise UserError(f"{options.path}: holds files, and no search; choose another --name")
+    if not path.exists():
+        if options.path.is_dir() and any(options.path.iterdir()):
+            raise UserError(f"{options.path}: holds files, and no search; choose another --name")
+        return True
+    with as_user_error(f"{path}: not a search"):
+        there = json.loads(path.read_text(encoding="utf-8"))
+        asked = json.loads(json.dumps(_asked(options)))
+        differing = [name for name, value in asked.items() if there.get(name) != value]
+    if differing:
+        raise UserError(
+            f"{options.path} holds another search of that name, which differs in its "
+            f"{differing[0].replace('_', ' ')}; choose another --name"
+        )
+    return False
+
+
+def _make_folder(options: SearchOptions) -> None:
     try:
         (options.path / "cells").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{options.path}: cannot be made ({error})") from error
-    write_text(path, json.dumps(_asked(options), indent=1) + "\n")
+    write_text(options.path / "search.json", json.dumps(_asked(options), indent=1) + "\n")
 
 
 def _asked(options: SearchOptions) -> dict[str, Any]:
