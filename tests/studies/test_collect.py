@@ -140,6 +140,16 @@ def test_an_edited_cell_is_invalid_and_in_no_number(
     assert re.search(reason, cell.reason), cell.reason
 
 
+def test_another_versions_hash_is_not_held_against_a_cell(study: Path) -> None:
+    folder = cell_folder(study, "baseline", 0)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"config_hash": "0" * 16}))
+    assert cell_of(collect(study), "baseline", 0).state is State.INVALID
+    environment = {"packages": {"softmax-gradient-tampering": "0.0.9"}}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    assert cell_of(collect(study), "baseline", 0).state is State.FINISHED
+
+
 def test_a_run_of_the_program(tmp_path: Path) -> None:
     words = "--epochs 2 --modify-softmax 0.25 --logit-stats --output . --experiment one --seed 3"
     run(parse_arguments(words.split()), is_silent=True)

@@ -1,6 +1,7 @@
 """The first sentence of a report, from accuracies with known answers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,21 @@ def test_an_arms_sentence() -> None:
     assert arm_sentence(half, 0.5) == (
         "no difference larger than 0.5 points: +0.00 points (95 % interval −0.14 to +0.14, "
         "10 seeds)"
+    )
+
+
+def test_a_verdict_that_the_permutation_test_does_not_bear_out_says_so() -> None:
+    few = results({BASELINE: 0, QUARTER: 2}, num_seeds=5)
+    comparison = few.arms["alpha-0.25"].comparison(few.baseline)
+    assert comparison is not None
+    assert arm_sentence(comparison, 0.5).endswith(
+        "; too few seeds for the permutation test to bear it out"
+    )
+    agreeing = results({BASELINE: 0, QUARTER: 2}).arms["alpha-0.25"].against["baseline"]
+    assert "permutation" not in arm_sentence(agreeing["eval_top1"], 0.5)
+    doubtful = replace(agreeing["eval_top1"], p_permutation=0.0781)
+    assert arm_sentence(doubtful, 0.5).endswith(
+        "; the permutation test does not bear it out, p = 0.078"
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from softmax_gradient_tampering.studies.collect import State, Study
 from softmax_gradient_tampering.studies.comparison import ArmResult, Results, count_states
 from softmax_gradient_tampering.studies.measurements import ACCURACY
+from softmax_gradient_tampering.studies.statistics import LEVEL
 from softmax_gradient_tampering.studies.verdict import Comparison, Verdict
 
 MINUS = "\u2212"
@@ -81,7 +82,7 @@ def arm_sentence(comparison: Comparison, margin: float) -> str:
     if comparison.verdict is not Verdict.INCONCLUSIVE:
         is_small = abs(comparison.mean) < margin
         small = f", less than the margin of {margin:g} points" if is_small else ""
-        return f"{comparison.verdict}: {effect}{small}"
+        return f"{comparison.verdict}: {effect}{small}{_doubt(comparison)}"
     return f"inconclusive: {effect}; {seeds_phrase(comparison)}"
 
 
@@ -141,6 +142,15 @@ def _against(results: Results, result: ArmResult) -> Comparison:
     comparison = result.comparison(results.baseline)
     assert comparison is not None
     return comparison
+
+
+def _doubt(comparison: Comparison) -> str:
+    """That the permutation test does not bear the t test out, or cannot."""
+    if comparison.p_permutation < LEVEL:
+        return ""
+    if 2.0 ** (1 - comparison.num_pairs) >= LEVEL:
+        return "; too few seeds for the permutation test to bear it out"
+    return f"; the permutation test does not bear it out, p = {p_value(comparison.p_permutation)}"
 
 
 def _with_verdict(results: Results, verdict: Verdict) -> list[ArmResult]:
