@@ -105,14 +105,14 @@ def summarise(logits: Tensor, labels: Tensor, scale: float) -> PredictionSummary
     """
     halves = [slice(0, None, 2), slice(1, None, 2)]
     fitted = [fit_factor(logits[half], labels[half], scale) for half in halves]
+    factors = torch.empty(len(labels), 1, dtype=torch.float64)
+    factors[halves[0]], factors[halves[1]] = fitted[1], fitted[0]  # each half has the other's
+    plain = _calibrate(logits, labels, 1.0)
     measured = {
-        PLAIN: _calibrate(logits, labels, 1.0),
-        SCALED: _calibrate(logits, labels, scale),
-        HELD_OUT: Calibration(1.0, _CPU),
+        PLAIN: plain,
+        SCALED: plain if scale == 1 else _calibrate(logits, labels, scale),
+        HELD_OUT: _calibrate(logits, labels, factors),
     }
-    for half, factor in zip(halves, reversed(fitted), strict=True):
-        for part, part_labels in _chunks(logits[half], labels[half]):
-            measured[HELD_OUT].add(factor * part.double(), part_labels)
     predicted = logits.argmax(1)
     norm, mean, peak, var = (value.item() for value in logit_statistics(logits))
     return PredictionSummary(
@@ -184,10 +184,15 @@ def agreement(tampered: Path, equivalent: Path, alpha: float) -> Agreement:
     )
 
 
-def _calibrate(logits: Tensor, labels: Tensor, scale: float) -> Calibration:
-    calibration = Calibration(scale, _CPU)
+def _calibrate(logits: Tensor, labels: Tensor, scale: float | Tensor) -> Calibration:
+    """At one factor of the logits, or at (N, 1) factors of their rows."""
+    calibration = Calibration(1.0 if isinstance(scale, Tensor) else scale, _CPU)
+    begin = 0
     for part, part_labels in _chunks(logits, labels):
-        calibration.add(part, part_labels)
+        end = begin + len(part)
+        rows = scale[begin:end] * part.double() if isinstance(scale, Tensor) else part
+        calibration.add(rows, part_labels)
+        begin = end
     return calibration
 
 
