@@ -19,7 +19,10 @@ _CFG = {
     "classifier": "fc",
 }
 DEPTHS = (20, 32, 44, 56, 110, 1202)
-default_cfgs = generate_default_cfgs({f"resnet{depth}": _CFG for depth in DEPTHS})
+_SMALL = ("resnet8_narrow", "resnet8_narrow_wobn")
+default_cfgs = generate_default_cfgs(
+    {**{f"resnet{depth}": _CFG for depth in DEPTHS}, **dict.fromkeys(_SMALL, _CFG)}
+)
 
 
 class CifarBlock(nn.Module):
@@ -100,10 +103,23 @@ class CifarResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _create(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
-    name = f"resnet{depth}"
+def _create(depth: int, pretrained: bool, suffix: str = "", **kwargs: Any) -> CifarResNet:
+    name = f"resnet{depth}{suffix}"
     model: CifarResNet = build_model_with_cfg(CifarResNet, name, pretrained, depth=depth, **kwargs)
     return model
+
+
+@register_model
+def resnet8_narrow(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """CIFAR ResNet of 8 layers and half the channels, 0.02 M parameters: for studies on CPUs."""
+    return _create(8, pretrained, "_narrow", width=0.5, **kwargs)
+
+
+@register_model
+def resnet8_narrow_wobn(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The same without batch normalisation."""
+    kwargs |= {"width": 0.5, "norm_layer": nn.Identity}
+    return _create(8, pretrained, "_narrow_wobn", **kwargs)
 
 
 @register_model
