@@ -1,5 +1,6 @@
 """The documentation runs, and what it points to exists."""
 
+import ast
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -109,6 +110,31 @@ def test_named_files_exist(page: Path) -> None:
         if _PATH.fullmatch(span):
             places = (ROOT, page.parent, PACKAGE)
             assert any((place / span).exists() for place in places), f"{page.name} names {span}"
+
+
+def names_of_tests(path: Path) -> set[str]:
+    return {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_tests_exist(page: Path) -> None:
+    for span in _SPAN.findall(prose_of(page)):
+        if "::" in span and span.startswith("tests/"):
+            path, name = span.split("::", 1)
+            assert name in names_of_tests(ROOT / path), f"{page.name} names {span}"
+
+
+def test_every_row_of_the_differences_is_there_and_says_what_holds_it() -> None:
+    text = (ROOT / "docs" / "differences.md").read_text(encoding="utf-8")
+    rows = [line.strip("| \n").split(" | ") for line in re.findall(r"^\| \d+ \|.*$", text, re.M)]
+    assert [int(row[0]) for row in rows] == list(range(1, len(rows) + 1))
+    for row in rows:
+        assert len(row) == 4
+        assert "`tests/" in row[3] or row[3].startswith("no test"), f"row {row[0]}"
 
 
 def test_the_architecture_page_names_every_module_and_no_other() -> None:
