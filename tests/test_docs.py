@@ -20,7 +20,10 @@ PAGES = [*RUNNABLE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 # What a fence may be marked as: a python block with a mark of its own would not be run.
 LANGUAGES = {"", "python", "bash", "text", "yaml", "csv", "json", "bibtex"}
 # Flags of other programs and commands that the page on training names.
-OTHER_FLAGS = {"config", "help", "version", "json", "standalone", "nnodes", "nproc-per-node"}
+OTHER_FLAGS = {
+    *("config", "help", "version", "json"),
+    *("standalone", "nnodes", "nproc-per-node", "max-restarts"),
+}
 
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
