@@ -17,9 +17,9 @@ from softmax_gradient_tampering.training.run import Result, run
 TRAIN_PY = Path(__file__).parents[2] / "train.py"
 
 
-def train(*words: str | int | float | Path) -> Result:
-    """Run in this process, silently."""
-    return run(parse_arguments([str(word) for word in words]), is_silent=True)
+def train(*words: str | int | float | Path, is_silent: bool = True) -> Result:
+    """Run in this process."""
+    return run(parse_arguments([str(word) for word in words]), is_silent=is_silent)
 
 
 def program(
