@@ -249,7 +249,10 @@ def test_paths_that_are_none_of_the_three(tmp_path: Path) -> None:
         ({"seeds": ["0"]}, "seed '0'"),
         ({"cells": [{"id": "../../etc", "arm": "baseline", "seed": 0}]}, "not a folder's name"),
         ({"cells": [{"id": "a", "arm": "nobody", "seed": 0}]}, "an arm 'nobody'"),
-        ({"cells": [{"id": "a", "arm": "baseline", "seed": 0}] * 2}, "two cells of one id"),
+        (
+            {"cells": [{"id": "a", "arm": "baseline", "seed": 0}] * 2},
+            "two cells of one arm and seed",
+        ),
         ({"cells": [{"id": "a", "seed": 0}]}, "no 'arm'"),
     ],
 )
