@@ -31,7 +31,7 @@ ALLOWED = {
     "__init__": {"loss"},
 }
 # Of training, studies see these modules alone, never the loop.
-STUDIES_SEE = {"arguments", "calibration", "config", "files", "records", "run"}
+STUDIES_SEE = {"arguments", "calibration", "config", "files", "records", "run", "yaml_files"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.recipes.catalogue import recipe_path
 from softmax_gradient_tampering.studies.design import (
     StudyOptions,
@@ -18,6 +16,7 @@ from softmax_gradient_tampering.studies.design import (
 )
 from softmax_gradient_tampering.studies.plan import Plan
 from softmax_gradient_tampering.training.arguments import ArgumentParser, nearest, parse_arguments
+from softmax_gradient_tampering.training.yaml_files import read_settings
 
 # Of study.yaml, besides the flags: the training flags, as a mapping.
 _TRAIN_KEY = "train"
@@ -160,12 +159,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _load(path: Path) -> dict[str, Any]:
     """The values of a study.yaml, as the parser would have given them."""
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--config {path}: cannot be read ({first_line(error)})") from error
-    if not isinstance(loaded, dict):
-        raise UserError(f"--config {path}: expected `name: value` lines, got {loaded!r:.60}")
+    loaded = read_settings(path)
     training = loaded.pop(_TRAIN_KEY, None) or {}
     parser = _parser()
     known = {action.dest: action for action in parser._actions} | {_TRAIN_KEY: None}

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from softmax_gradient_tampering import __version__
 from softmax_gradient_tampering.errors import first_line
@@ -19,11 +18,10 @@ from softmax_gradient_tampering.studies.predictions import (
     summarise,
 )
 from softmax_gradient_tampering.training.records import Row, read_summary, run_hash
+from softmax_gradient_tampering.training.yaml_files import read_args
 
 FloatArray = npt.NDArray[np.float64]
 
-# libyaml's safe loader is the same loader, ten times as fast: a study has a thousand files.
-_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Predictions of another batch size or precision may differ from the recorded evaluation's
 # in a few samples at the border of two classes.
 _TOP1_TOLERANCE = 0.2
@@ -74,9 +72,9 @@ def read_run(folder: Path, scale: float | None = None) -> RecordedRun:
         ValueError: a file is missing, cannot be read, or contradicts another one.
     """
     curves = read_curves(folder / "summary.csv")
-    args, environment, result = (
-        _mapping(folder / name) for name in ("args.yaml", "environment.json", "result.json")
-    )
+    path = folder / "args.yaml"
+    args = read_args(path) if path.exists() else {}
+    environment, result = (_mapping(folder / f"{name}.json") for name in ("environment", "result"))
     run = RecordedRun(folder, curves, args, environment, result)
     _check_is_one_run(run)
     path = folder / "predictions.npz"
@@ -159,14 +157,12 @@ def _last_of_each_epoch(rows: list[Row]) -> list[Row]:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """A YAML or JSON file that holds names and values; empty without one."""
+    """A JSON file that holds names and values; empty without one."""
     if not path.exists():
         return {}
     try:
-        text = path.read_text(encoding="utf-8")
-        is_json = path.suffix == ".json"
-        loaded = json.loads(text) if is_json else yaml.load(text, Loader=_YAML_LOADER)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} cannot be read ({first_line(error)})") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"{path.name} does not hold names and values")

@@ -11,10 +11,10 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.config import Config
+from softmax_gradient_tampering.training.yaml_files import read_settings
 
 FIELDS = {field.name: field for field in fields(Config)}
 TYPES = get_type_hints(Config)
-_MAX_DEPTH = 8  # of lists and mappings in a configuration
 PUBLISHED_KEY = "published"
 
 
@@ -63,19 +63,7 @@ def load_config(path: Path) -> Config:
     Raises:
         UserError: the file cannot be read, or a key, type or choice is wrong.
     """
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        _check_plain(yaml, text, path)
-        loaded = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: cannot be read ({error})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a day like 99
-        reason = " ".join(str(error).split())
-        raise UserError(f"--config {path}: not valid YAML: {reason}") from error
-    if not isinstance(loaded, dict):
-        raise UserError(f"--config {path}: expected `name: value` lines, got {loaded!r:.60}")
+    loaded = read_settings(path)
     loaded.pop(PUBLISHED_KEY, None)  # a recipe's published figures
     return from_mapping(loaded, str(path))
 
@@ -97,16 +85,6 @@ def from_mapping(mapping: Mapping[Any, Any], where: str) -> Config:
             raise UserError(f"{where}: unknown key {key!r}{nearest(name, FIELDS)}")
         values[name] = _checked(name, value, f"{where}: {key}")
     return Config(**values)
-
-
-def _check_plain(yaml: Any, text: str, path: Path) -> None:
-    """Refuse what no settings need: an alias in an alias can stand for more than memory holds."""
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _MAX_DEPTH:
-            raise UserError(f"--config {path}: aliases (*name) and deep nesting are not allowed")
 
 
 def to_mapping(config: Config, leave_out: Sequence[str] = ()) -> dict[str, Any]:
