@@ -34,6 +34,7 @@ from timer import (
 
 ALPHA = 0.25
 TAMPERED, EAGER, EAGER_ALPHA = "tampered", "torch", "torch, alpha"
+BLOCKS = "tampered, blocks"
 COMPILED_ALPHA, HOOK, FLOOR = "torch, alpha, compiled", "published hook", "memory floor"
 
 CPU_SHAPES = ((512, 32_000), (256, 128_256), (256, 1000), (1024, 1000), (64, 10))
@@ -98,7 +99,9 @@ def loss_functions(device: torch.device) -> dict[str, Loss]:
         COMPILED_ALPHA: compiled,
         HOOK: hooked,
     }
-    if device.type == "cuda":
+    if device.type == "cpu":  # what a machine without a compiler has
+        losses[BLOCKS] = lambda z, target: tampered_cross_entropy(z, target, ALPHA, kernel="blocks")
+    else:
         # At alpha, as it writes over the logits that it is given.
         losses |= {name: partial(at_alpha, fn) for name, fn in logits_losses().items()}
     return losses

@@ -24,7 +24,8 @@ measure them elsewhere.
 A ratio is a time of this package by that of another loss, the median over turns in which both
 were measured one after the other: below 1, this package is faster. Ratios carry over to other
 machines better than times, which stand only beside their device. What a device has no file for is
-not measured; nothing here is an estimate.
+not measured; nothing here is an estimate. Figures are of the code of their date, the newest device
+first.
 """
 
 LOSS = """## The loss of logits
@@ -33,7 +34,8 @@ Forward and backward of the loss alone, float32 or as named, rows x classes, alp
 is `F.cross_entropy(z, target)`, which has the gradient of alpha 1; `torch, alpha` is
 `F.cross_entropy(alpha * z, target) / alpha`, which has this package's gradient and another value;
 `published hook` is the published code's way to the gradient, which is right only at certain loss
-scales ([the method](method.md#what-the-published-code-did-differently)).
+scales ([the method](method.md#what-the-published-code-did-differently)); `tampered, blocks` is this
+package's where it has no C++ compiler ([the kernels](architecture.md#the-kernels-contract)).
 """
 
 LINEAR = """## From hidden states to the loss
@@ -69,7 +71,8 @@ def read_results(folder: Path) -> list[Row]:
             key = (rows[0].benchmark, rows[0].device)
             if key not in latest or rows[0].date >= latest[key][0].date:
                 latest[key] = rows
-    return [row for rows in latest.values() for row in rows]
+    newest_first = sorted(latest.values(), key=lambda rows: rows[0].date, reverse=True)
+    return [row for rows in newest_first for row in rows]
 
 
 def write_page(rows: Sequence[Row], docs: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from softmax_gradient_tampering import (
     tampered_binary_cross_entropy_with_logits,
     tampered_cross_entropy,
 )
-from softmax_gradient_tampering.loss.kernels import cpu
+from softmax_gradient_tampering.loss.kernels import blocks
 
 # name: (shape of the logits, target, options, what the message names)
 WRONG = {
@@ -65,10 +65,11 @@ def test_integer_logits_are_refused():
         tampered_cross_entropy(logits, target, 0.25)
 
 
-def test_a_label_beyond_the_classes_is_an_index_error_in_blocks(monkeypatch):
-    monkeypatch.setattr(cpu, "BLOCK_SIZE", 3)
-    with pytest.raises(IndexError, match="3 is out of bounds"):
-        tampered_cross_entropy(torch.zeros(4, 3), torch.tensor([0, 1, 2, 3]), 0.25)
+@pytest.mark.parametrize("kernel", ["auto", "reference", "blocks"])
+def test_a_label_beyond_the_classes_is_an_index_error_in_every_kernel(kernel, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", 3)
+    with pytest.raises(IndexError, match=r"Target 3 is out of bounds\."):
+        tampered_cross_entropy(torch.zeros(4, 3), torch.tensor([0, 1, 2, 3]), 0.25, kernel=kernel)
 
 
 def test_binary_target_of_another_shape_is_refused():

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from softmax_gradient_tampering import tampered_cross_entropy
-from softmax_gradient_tampering.loss.kernels import cpu, reference
+from softmax_gradient_tampering.loss.kernels import blocks, reference
 from softmax_gradient_tampering.loss.kernels.options import Options
 from tests.loss.cases import (
     FEW_CASES,
@@ -19,7 +19,7 @@ from tests.loss.cases import (
 )
 
 # In elements: one row at a time, a few rows, a last block that is not full, one block.
-BLOCK_SIZES = (1, 10, 15, cpu.BLOCK_SIZE)
+BLOCK_SIZES = (1, 10, 15, blocks.BLOCK_SIZE)
 
 
 def kernel_arguments(case, dtype=torch.float64):
@@ -29,8 +29,9 @@ def kernel_arguments(case, dtype=torch.float64):
 
 def set_block_size(monkeypatch, block_size):
     """Blocks of this many elements, and the path of blocks unless the size is the default."""
-    monkeypatch.setattr(cpu, "SMALL_SIZE", cpu.SMALL_SIZE if block_size == cpu.BLOCK_SIZE else 0)
-    monkeypatch.setattr(cpu, "BLOCK_SIZE", block_size)
+    is_default = block_size == blocks.BLOCK_SIZE
+    monkeypatch.setattr(blocks, "SMALL_SIZE", blocks.SMALL_SIZE if is_default else 0)
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", block_size)
 
 
 def forward_and_backward(kernel, logits, target, alpha, options):
@@ -41,11 +42,11 @@ def forward_and_backward(kernel, logits, target, alpha, options):
 
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 @pytest.mark.parametrize("case", OPTION_CASES, ids=str)
-def test_cpu_kernel_is_the_reference(case, block_size, monkeypatch):
+def test_blocks_are_the_reference(case, block_size, monkeypatch):
     set_block_size(monkeypatch, block_size)
     logits, target, options = kernel_arguments(case)
     for alpha in (0.0, 0.25, 1.0, torch.tensor(0.25), torch.tensor(0.0)):
-        actual = forward_and_backward(cpu, logits, target, alpha, options)
+        actual = forward_and_backward(blocks, logits, target, alpha, options)
         expected = forward_and_backward(reference, logits, target, alpha, options)
         for ours, oracle in zip(actual, expected, strict=True):
             assert_close(ours, oracle)
@@ -56,17 +57,17 @@ def test_cpu_kernel_is_the_reference(case, block_size, monkeypatch):
 def test_blocks_leave_every_row_of_the_gradient_as_it_is(dtype, reduction, monkeypatch):
     logits, target, options = kernel_arguments(Case(reduction=reduction), dtype)
     set_block_size(monkeypatch, logits.numel())
-    *_, expected = forward_and_backward(cpu, logits, target, 0.25, options)
+    *_, expected = forward_and_backward(blocks, logits, target, 0.25, options)
     set_block_size(monkeypatch, 10)
-    *_, actual = forward_and_backward(cpu, logits, target, 0.25, options)
+    *_, actual = forward_and_backward(blocks, logits, target, 0.25, options)
     assert_equal(actual, expected)
 
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_tensor_larger_than_a_block_equals_the_reference(soft):
     logits, target, options = kernel_arguments(Case(shape=(600, 1000), soft=soft), torch.float32)
-    assert logits.numel() > cpu.BLOCK_SIZE
-    *_, actual = forward_and_backward(cpu, logits, target, 0.25, options)
+    assert logits.numel() > blocks.BLOCK_SIZE
+    *_, actual = forward_and_backward(blocks, logits, target, 0.25, options)
     *_, expected = forward_and_backward(reference, logits, target, 0.25, options)
     assert_close(actual, expected, "float32")
 
@@ -76,12 +77,12 @@ def test_an_all_ignored_batch_has_gradient_zero_in_blocks(block_size, monkeypatc
     set_block_size(monkeypatch, block_size)
     logits, target, options = kernel_arguments(Case())
     target = torch.full_like(target, -100)
-    loss, _, grad = forward_and_backward(cpu, logits, target, 0.25, options)
+    loss, _, grad = forward_and_backward(blocks, logits, target, 0.25, options)
     assert loss.isnan()
     assert_equal(grad, torch.zeros_like(logits))
 
 
-@pytest.mark.parametrize("kernel", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize("kernel", [blocks, reference], ids=["blocks", "reference"])
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_gradient_has_the_shape_and_dtype_of_the_logits(kernel, block_size, monkeypatch):
     set_block_size(monkeypatch, block_size)
@@ -98,24 +99,25 @@ def test_gradient_has_the_shape_and_dtype_of_the_logits(kernel, block_size, monk
 def test_the_path_of_blocks_equals_the_path_of_few_logits(num_classes, monkeypatch):
     case = Case(shape=(6, num_classes), weighted=True, ignored=True)
     logits, target, options = kernel_arguments(case)
-    *_, expected = forward_and_backward(cpu, logits, target, 0.25, options)
+    *_, expected = forward_and_backward(blocks, logits, target, 0.25, options)
     set_block_size(monkeypatch, 2 * num_classes)
-    *_, actual = forward_and_backward(cpu, logits, target, 0.25, options)
+    *_, actual = forward_and_backward(blocks, logits, target, 0.25, options)
     assert_close(actual, expected)
 
 
 def test_an_unknown_kernel_is_refused():
-    with pytest.raises(ValueError, match=r"one of auto, reference, cpu, triton, got 'gpu'"):
+    with pytest.raises(ValueError, match=r"one of auto, reference, blocks, cpu, triton, got 'gpu'"):
         tampered_cross_entropy(torch.zeros(1, 2), torch.tensor([0]), 0.25, kernel="gpu")
 
 
-def test_the_cpu_kernel_takes_no_logits_of_another_device():
+@pytest.mark.parametrize("kernel", ["blocks", "cpu"])
+def test_a_kernel_of_cpus_takes_no_logits_of_another_device(kernel):
     logits, target = torch.zeros(1, 2, device="meta"), torch.zeros(1, dtype=int, device="meta")
-    with pytest.raises(ValueError, match="'cpu' takes no logits on meta; use 'auto'"):
-        tampered_cross_entropy(logits, target, 0.25, kernel="cpu")
+    with pytest.raises(ValueError, match=f"'{kernel}' takes no logits on meta; use 'auto'"):
+        tampered_cross_entropy(logits, target, 0.25, kernel=kernel)
 
 
-@pytest.mark.parametrize("kernel", ["auto", "reference", "cpu"])
+@pytest.mark.parametrize("kernel", ["auto", "reference", "blocks", "cpu"])
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
 def test_kernels_agree_by_name_in_eager_and_compiled_calls(case, kernel):
     logits, target, options = case.make()
@@ -130,7 +132,7 @@ def test_kernels_agree_by_name_in_eager_and_compiled_calls(case, kernel):
 
 def test_a_named_kernel_computes_the_loss(monkeypatch):
     logits, target, _ = Case().make()
-    monkeypatch.setattr(cpu, "forward", None)  # to be called would be an error
+    monkeypatch.setattr(blocks, "forward", None)  # to be called would be an error
     loss = tampered_cross_entropy(logits, target, 0.25, kernel="reference")
     assert_close(loss, torch.nn.functional.cross_entropy(logits, target))
 

@@ -20,6 +20,7 @@ def find_fault(checkpoint: dict[str, Any], our_key: str, newest_format: int) -> 
     if ours["format"] > newest_format:
         return f"its format {ours['format']} is of a newer version than this one"
     fault = _find(ours, _OURS, f"{our_key}.", is_complete=True)
+    fault = fault or _find(ours, _NAMES, f"{our_key}.")
     fault = fault or _find(ours["position"], _POSITION, "position.", is_complete=True)
     fault = fault or _find(ours["times"], _TIMES, "times.", is_complete=True)
     fault = fault or _find(checkpoint.get("args"), {"batch_size": _is_count}, "args.", True)
@@ -116,6 +117,10 @@ _OURS: dict[str, _Is] = {
     "folded_alpha": lambda value: value is None or _is_number(value),
     "times": _is_mapping,
 }
+_NAMES: dict[str, _Is] = dict.fromkeys(
+    ("device", "loss_kernel"),
+    lambda value: isinstance(value, str) and value.isprintable() and len(value) < 100,
+)
 _POSITION: dict[str, _Is] = dict.fromkeys(("epoch", "batch", "step", "skipped_steps"), _is_count)
 _TIMES: dict[str, _Is] = {
     "seconds": _is_number,

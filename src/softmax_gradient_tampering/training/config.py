@@ -30,7 +30,7 @@ class Config:
     loss_kernel: str = flag(
         "auto",
         "what computes the tampered loss; auto is the fastest for the device",
-        choices=("auto", "reference", "cpu", "triton"),
+        choices=("auto", "reference", "blocks", "cpu", "triton"),
     )
     alpha_schedule: str = flag(
         "constant",

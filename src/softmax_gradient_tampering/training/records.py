@@ -54,8 +54,8 @@ def write_args(folder: Path, args: Mapping[str, Any]) -> None:
     write_text(folder / "args.yaml", yaml.safe_dump(dict(args), sort_keys=True))
 
 
-def write_environment(folder: Path, device: torch.device) -> None:
-    """environment.json: versions, device, git commit, command."""
+def write_environment(folder: Path, device: torch.device, loss_kernel: str) -> None:
+    """environment.json: versions, device, what computes the loss, git commit, command."""
     packages = ("torch", "timm", "torchvision", "numpy", "softmax-gradient-tampering")
     environment = {
         "python": platform.python_version(),
@@ -63,6 +63,7 @@ def write_environment(folder: Path, device: torch.device) -> None:
         "packages": {name: _version(name) for name in packages},
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
+        "loss_kernel": loss_kernel,
         "git_commit": _git_commit(),
         "command": sys.argv,
         "launch": launch_id(),

@@ -89,7 +89,8 @@ class Session:
                 self._filter_history = FilterHistory(self.folder, self.state.position.epoch)
             self._sinks = open_sinks(self.config.sinks, self.folder, self._args)
             records.write_args(self.folder, self._args)
-            records.write_environment(self.folder, self.setup.processes.device)
+            device = self.setup.processes.device
+            records.write_environment(self.folder, device, self.setup.loss_kernel)
             records.write_summary(self.folder, self.state.rows)
         for line in console.head_lines(self.setup):
             self.progress.say(line)

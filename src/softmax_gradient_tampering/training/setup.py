@@ -18,7 +18,7 @@ from softmax_gradient_tampering.data import DataOptions, Dataset, Loader, TrainL
 from softmax_gradient_tampering.data.order import counter_hash
 from softmax_gradient_tampering.errors import UserError, as_user_error, first_line
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
-from softmax_gradient_tampering.loss.kernels.selection import check_kernel
+from softmax_gradient_tampering.loss.kernels.selection import check_kernel, describe_kernel
 from softmax_gradient_tampering.models import create_model
 from softmax_gradient_tampering.training import equivalence, predictions
 from softmax_gradient_tampering.training.alpha_schedule import AlphaSchedule
@@ -52,6 +52,7 @@ class Setup:
         schedule: of the learning rate.
         alpha_schedule: of alpha.
         image_size: side of the images.
+        loss_kernel: what computes the tampered loss, or "torch" where nothing is tampered with.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class Setup:
     schedule: Schedule
     alpha_schedule: AlphaSchedule
     image_size: int
+    loss_kernel: str
 
     @property
     def alpha(self) -> float:
@@ -140,7 +142,12 @@ def set_up(config: Config, processes: Processes, dataset: Dataset | None = None)
         )
     alphas = AlphaSchedule(config, loss_fn, schedule.num_epochs, processes.device)
     size = data_options.input_size[-1]
-    return Setup(config, processes, dataset, *loaders, model, ema, trainer, schedule, alphas, size)
+    kernel = "torch"
+    if isinstance(loss_fn, TamperedCrossEntropyLoss):
+        kernel = describe_kernel(config.loss_kernel, processes.device)
+    return Setup(
+        config, processes, dataset, *loaders, model, ema, trainer, schedule, alphas, size, kernel
+    )
 
 
 def resolve(config: Config, dataset: Dataset) -> Config:

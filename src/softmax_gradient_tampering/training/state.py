@@ -67,6 +67,7 @@ class RunState:
                 "schedule": setup.schedule.state(),
                 "num_processes": setup.processes.number,
                 "device": setup.processes.device.type,
+                "loss_kernel": setup.loss_kernel,
                 "num_samples": setup.dataset.num_train,
                 "folded_alpha": getattr(setup.model, "folded_alpha", None),
                 "times": {
@@ -194,6 +195,12 @@ def _hardware_notes(ours: dict[str, Any], setup: Setup) -> list[str]:
     device = setup.processes.device.type
     if ours.get("device", device) != device:
         lines.append(f"Note: on {device}, and on {ours['device']} in the checkpoint: {same}")
+    kernel = setup.loss_kernel
+    if ours.get("loss_kernel", kernel) != kernel:
+        lines.append(
+            f"Note: the loss is computed by {kernel}, and was by {ours['loss_kernel']} in the "
+            f"checkpoint: {same}"
+        )
     return lines
 
 

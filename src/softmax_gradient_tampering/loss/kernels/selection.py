@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
-from softmax_gradient_tampering.loss.kernels import cpu, reference
+from softmax_gradient_tampering.loss.kernels import blocks, cpu, reference
+from softmax_gradient_tampering.loss.kernels.native_library import native_library
 from softmax_gradient_tampering.loss.kernels.options import Options
 
-KERNELS = ("auto", "reference", "cpu", "triton")
+KERNELS = ("auto", "reference", "blocks", "cpu", "triton")
 
 
 class Kernel(Protocol):
     """The contract, described in `reference`."""
+
+    __name__: str
 
     def forward(
         self, z: Tensor, target: Tensor, alpha: Alpha, options: Options
@@ -33,6 +36,9 @@ class Kernel(Protocol):
     def stats_shape(self, z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]: ...
 
 
+_ON_A_CPU: dict[str, Kernel] = {"blocks": blocks, "cpu": cpu}
+
+
 def check_kernel(name: str, device: torch.device) -> None:
     """Refuse a kernel that logits on this device cannot have.
 
@@ -41,8 +47,8 @@ def check_kernel(name: str, device: torch.device) -> None:
     """
     if name not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {name!r}")
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f"kernel 'cpu' takes no logits on {device.type}; use 'auto'")
+    if name in _ON_A_CPU and device.type != "cpu":
+        raise ValueError(f"kernel {name!r} takes no logits on {device.type}; use 'auto'")
     if name == "triton" and not _is_triton_usable(device):
         raise ValueError(
             f"kernel 'triton' cannot run on {device.type} here: it needs a GPU that Triton knows "
@@ -64,7 +70,19 @@ def select_kernel(name: str, z: Tensor) -> Kernel:
         check_kernel(name, z.device)
     if name == "triton" and z.dtype != torch.float64:
         return _triton()
-    return cpu if name == "cpu" else reference
+    return _ON_A_CPU.get(name, reference)
+
+
+def describe_kernel(name: str, device: torch.device) -> str:
+    """What computes the loss of float32 and half logits on this device, in words.
+
+    It is made ready: what is built at first use is built.
+    """
+    kernel = select_kernel(name, torch.empty(0, device=device))
+    if kernel is cpu:
+        instructions = torch.backends.cpu.get_cpu_capability()
+        return f"native ({instructions})" if native_library() else "blocks"
+    return kernel.__name__.rpartition(".")[2]
 
 
 def _is_triton_usable(device: torch.device) -> bool:
