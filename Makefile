@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest faults bench bench-page bench-gpu clean
+.PHONY: demo test lint types pytest faults fuzz bench bench-page bench-gpu clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -27,6 +27,11 @@ pytest: $(STAMP)-dev
 # Kills, full disks and lost processes, all of them: some ten minutes.
 faults: $(STAMP)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -m "slow or not slow" --durations=0
+
+# Hostile command lines, YAML, names and checkpoints, made anew as long as is asked for.
+MINUTES ?= 60
+fuzz: $(STAMP)-dev
+	$(BIN)/python tests/training/fuzz.py --minutes $(MINUTES)
 
 bench: $(STAMP)-dev
 	$(BIN)/python benchmarks/bench_step.py

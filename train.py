@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 
-from softmax_gradient_tampering.cli import run_command, train
+from softmax_gradient_tampering.cli import leave, run_command, train
 
 if __name__ == "__main__":
-    sys.exit(run_command("train.py", partial(train, program="train.py"), sys.argv[1:]))
+    leave(run_command("train.py", partial(train, program="train.py"), sys.argv[1:]))

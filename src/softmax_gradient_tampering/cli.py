@@ -1,12 +1,17 @@
 """The command line: `sgt train`, `validate`, `recipes`, `data`, `study`, `report` and the rest."""
 
+import atexit
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from softmax_gradient_tampering.errors import UserError
 
+STOPPED_BY_A_SIGNAL = (130, 143)
 Command = Callable[[Sequence[str]], int | None]  # arguments to exit code, None being 0
 
 HELP = """\
@@ -27,6 +32,27 @@ commands:
 
 `sgt COMMAND --help` says more of each.
 """
+
+
+def program() -> NoReturn:
+    """The program `sgt`: run the command that it was called with, and end the process."""
+    leave(main())
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; after a signal without taking the interpreter apart.
+
+    That takes most of a second, which a machine that is being taken away may not have. All files
+    are written and synced by then, the processes' group is closed, and what was registered to run
+    at the end runs.
+    """
+    if code in STOPPED_BY_A_SIGNAL:
+        atexit._run_exitfuncs()
+        with suppress(OSError, ValueError):  # nobody reads any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,4 +190,4 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 if __name__ == "__main__":  # torchrun runs it as a module
-    sys.exit(main())
+    program()

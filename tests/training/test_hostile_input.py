@@ -21,7 +21,7 @@ from softmax_gradient_tampering.training.checkpoint import OUR_KEY, load_checkpo
 from softmax_gradient_tampering.training.validation import check_config
 from tests.training.runs import train
 
-# An hour of it: SGT_FUZZ_EXAMPLES=200000 python -m pytest tests/training/test_hostile_input.py
+# An hour of it: make fuzz MINUTES=60
 EXAMPLES = int(os.environ.get("SGT_FUZZ_EXAMPLES", "150"))
 fuzz = settings(
     max_examples=EXAMPLES,
