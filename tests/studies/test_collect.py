@@ -84,6 +84,13 @@ def test_cells_that_are_not_finished(study: Path) -> None:
     )
 
 
+def test_seeds_that_were_added_are_said(study: Path) -> None:
+    plan = json.loads((study / "plan.json").read_text())
+    (study / "plan.json").write_text(json.dumps({**plan, "stages": [1, 2]}))
+    (note,) = collect(study).notes
+    assert note.startswith("Seeds were added to this study after its first 1 and 2.")
+
+
 def test_a_finished_cell_that_failed_before_is_finished(study: Path) -> None:
     failure = {"attempts": 1, "error": "was killed", "time": 1.0}
     (cell_folder(study, "baseline", 0) / "failure.json").write_text(json.dumps(failure))

@@ -51,6 +51,10 @@ def test_every_cell_is_trained_once_and_again_only_what_is_missing() -> None:
     # The third had its checkpoint still: it went on from there.
     assert study.result(study.plan.cells[2])["resumes"] == 1
 
+    larger, further = study_of("--alphas", "1", "0.5", "--seeds", "3"), InProcess()
+    launch(larger, further)
+    assert further.started == [cell.id for cell in larger.plan.cells if cell.seed == 2]
+
 
 def test_arms_of_one_seed_are_pairs() -> None:
     study = study_of(*WORDS)

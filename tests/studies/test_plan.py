@@ -220,7 +220,9 @@ def test_two_studies_of_one_name_are_refused_and_the_first_is_kept() -> None:
     create_study(path, first)
     before = (path / "plan.json").read_bytes()
     for words, training, message in (
-        (("--seeds", "3"), (), r"seeds \[0, 1\] there, \[0, 1, 2\] here"),
+        (("--seeds", "1,2"), (), r"seeds \[0, 1\] there, \[1, 2\] here"),
+        (("--seeds", "1"), (), r"seeds \[0, 1\] there, \[0\] here"),
+        (("--seeds", "3"), ("--lr", "0.3"), r"lr 0\.02 there, 0\.3 here"),
         (("--seeds", "2", "--alphas", "1", "0.5"), (), "arms 'alpha-1 alpha-0.25' there"),
         (("--seeds", "2"), ("--lr", "0.3"), r"lr 0\.02 there, 0\.3 here"),
     ):
@@ -231,6 +233,52 @@ def test_two_studies_of_one_name_are_refused_and_the_first_is_kept() -> None:
     same = replace(first, command=["another", "command"])
     assert create_study(path, same).plan == first
     assert sorted(p.name for p in path.iterdir()) == ["cells", "plan.json"]
+
+
+def test_further_seeds_are_added_to_a_study() -> None:
+    path = Path("studies/small")
+    first = create_study(path, plan_of("--seeds", "2")).plan
+    larger = create_study(path, plan_of("--seeds", "0,1,7,5")).plan
+    assert read_plan(path / "plan.json") == larger
+    assert (larger.seeds, larger.stages) == ([0, 1, 7, 5], [2])
+    assert {(cell.arm, cell.seed) for cell in larger.cells} == {
+        (arm.name, seed) for arm in first.arms for seed in (0, 1, 7, 5)
+    }
+    assert set(first.cells) < set(larger.cells)
+    assert create_study(path, plan_of("--seeds", "0,1,7,5")).plan == larger
+    assert create_study(path, plan_of("--seeds", "0,1,7,5,9")).plan.stages == [2, 4]
+
+
+_TUNED = ("--controls", "tuned", "--grid", "lr=0.01,0.02")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_extended"),
+    [
+        ((), True),
+        (("--tuning-seeds", "2"), True),
+        (("--tuning-seeds", "3"), False),
+        (("--grid", "lr=0.01,0.03"), False),
+    ],
+)
+def test_the_tuning_of_a_study_stays_when_seeds_are_added(
+    words: tuple[str, ...], is_extended: bool
+) -> None:
+    path = Path("studies/small")
+    study = create_study(path, plan_of("--seeds", "2", *_TUNED))
+    chosen = {"metric": "top1", "table": [], "chosen": {"lr": 0.01}}
+    study.rewrite(study.plan.with_selection("tuned", chosen))
+    before = study.plan
+    other = plan_of("--seeds", "4", *_TUNED, *words)
+    if not is_extended:
+        with pytest.raises(UserError, match="another study of that name"):
+            create_study(path, other)
+        return
+    larger = create_study(path, other).plan
+    assert larger.tuning_seeds == before.tuning_seeds == [0, 1]
+    assert larger.arm("tuned") == before.arm("tuned")
+    assert set(before.cells) < set(larger.cells)
+    assert sorted(cell.seed for cell in larger.cells if cell.arm == "tuned") == [0, 1, 2, 3]
 
 
 def test_a_folder_that_is_no_study_is_left_alone() -> None:

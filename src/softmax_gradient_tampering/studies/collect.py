@@ -155,6 +155,13 @@ def _collect_study(folder: Path, plan: Plan, after_cell: AfterCell | None) -> St
             after_cell(number, len(plan.cells))
     study = Study(folder, "study", plan.name, plan.command, plan.arms, tuple(cells))
     notes: list[str] = []
+    if plan.stages:
+        before = " and ".join(map(str, plan.stages))
+        notes.append(
+            f"Seeds were added to this study after its first {before}. "
+            "If that was done because of what those showed, the p values and intervals promise "
+            "more than they hold: they take the number of seeds to be fixed beforehand"
+        )
     strays = _folders(folder / "cells") - {planned.id for planned in plan.cells}
     if strays:
         notes.append(

@@ -70,6 +70,7 @@ class Plan:
         config: the settings of every run, as plain values; the arms override them.
         processes_per_run: processes of a run; one run is one torchrun job above 1.
         cells: in the order in which they are run.
+        stages: how many seeds there were before each time that some were added.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Plan:
     config: Mapping[str, Any]
     processes_per_run: int
     cells: Sequence[Cell]
+    stages: Sequence[int] = ()
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -98,6 +100,22 @@ class Plan:
     def is_same_study(self, other: "Plan") -> bool:
         """Whether two plans ask for the same runs; selections and the command aside."""
         return _asked(self) == _asked(other)
+
+    def with_seeds_of(self, other: "Plan") -> "Plan | None":
+        """This plan with the further seeds of another one; None where that one is not the same.
+
+        The tuning stays as it is: settings that are chosen are not chosen again.
+        """
+        added = [seed for seed in other.seeds if seed not in self.seeds]
+        tunes_all = list(other.tuning_seeds) == list(other.seeds)
+        tuning_seeds = self.tuning_seeds if tunes_all else other.tuning_seeds
+        same = replace(other, seeds=self.seeds, tuning_seeds=tuning_seeds)
+        if not added or len(added) + len(self.seeds) > len(other.seeds):
+            return None
+        if not self.is_same_study(same):
+            return None
+        seeds, stages = [*self.seeds, *added], [*self.stages, len(self.seeds)]
+        return with_cells(replace(self, seeds=seeds, stages=stages, command=other.command))
 
     def with_selection(self, name: str, selection: Mapping[str, Any]) -> "Plan":
         """The plan with the settings of a tuned arm chosen, and its cells added."""
@@ -140,7 +158,7 @@ def _cells(plan: Plan, arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[Ce
 
 
 def to_json(plan: Plan) -> str:
-    """plan.json; `selection` stands only in a tuned arm that has one."""
+    """plan.json; `selection` stands only in a tuned arm that has one, `stages` where there are."""
     arms = []
     for arm in plan.arms:
         entry = asdict(arm)
@@ -148,6 +166,8 @@ def to_json(plan: Plan) -> str:
             del entry["selection"]
         arms.append(entry)
     content = {"format": FORMAT, **asdict(plan), "arms": arms}
+    if not plan.stages:
+        del content["stages"]
     return json.dumps(content, indent=1) + "\n"
 
 

@@ -70,6 +70,7 @@ class Plan:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     cells: tuple[PlannedCell, ...]
+    stages: tuple[int, ...] = ()  # how many seeds there were before each time some were added
 
 
 def read_plan(path: Path) -> Plan:
@@ -115,6 +116,7 @@ def _plan(loaded: Mapping[str, Any]) -> Plan:
         arms=arms,
         seeds=tuple(_integer(seed) for seed in _list(loaded["seeds"])),
         cells=cells,
+        stages=tuple(_integer(number) for number in _list(loaded.get("stages", []))),
     )
 
 

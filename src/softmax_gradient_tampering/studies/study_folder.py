@@ -104,7 +104,7 @@ class StudyFolder:
 
 
 def create_study(path: Path, plan: Plan) -> StudyFolder:
-    """The folder of a new study, or of the same one begun before.
+    """The folder of a new study, or of the same one begun before, perhaps with fewer seeds.
 
     Raises:
         UserError: the folder holds another study, or something else.
@@ -119,11 +119,15 @@ def create_study(path: Path, plan: Plan) -> StudyFolder:
             raise UserError(f"{path}: cannot be made ({error})") from error
         _write_once(existing, to_json(plan))
     study = open_study(path)
-    if not study.plan.is_same_study(plan):
+    if study.plan.is_same_study(plan):
+        return study
+    extended = study.plan.with_seeds_of(plan)
+    if extended is None:
         raise UserError(
             f"{path} holds another study of that name: {difference(study.plan, plan)}; choose "
             "another --name"
         )
+    study.rewrite(extended)
     return study
 
 
