@@ -165,6 +165,18 @@ def test_checkpoints_with_wrong_values(
         one_line(error)
 
 
+@pytest.mark.parametrize("count", [2**63, 1e19, float("inf"), float("nan"), -1, 10**400])
+@pytest.mark.parametrize("place", [1, 2])
+def test_counts_that_no_run_reaches_are_refused(
+    own_folder: Path, checkpoint: Path, place: int, count: float
+) -> None:
+    content = load_checkpoint(checkpoint)
+    content[OUR_KEY]["tallies"][0][place] = count
+    torch.save(content, own_folder / "odd.pth.tar")
+    with pytest.raises(UserError, match="tallies is list or holds what it should not"):
+        load_checkpoint(own_folder / "odd.pth.tar")
+
+
 def test_a_checkpoint_that_unpacks_to_any_size_is_refused(own_folder: Path) -> None:
     path = own_folder / "bomb.pth.tar"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as parts:

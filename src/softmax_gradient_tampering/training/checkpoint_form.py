@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 _Is = Callable[[Any], bool]
+_LARGEST = 2**53  # what a float64 counts to: above any run's numbers, below what int64 holds
 
 
 def find_fault(checkpoint: dict[str, Any], our_key: str, newest_format: int) -> str | None:
@@ -43,11 +44,13 @@ def _find(values: Any, form: dict[str, _Is], where: str, is_complete: bool = Fal
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= _LARGEST
+    return isinstance(value, float)
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and _is_number(value) and value >= 0
 
 
 def _is_weights(value: Any) -> bool:
@@ -92,6 +95,13 @@ def _list_of(is_right: _Is, size: int | None = None) -> _Is:
     )
 
 
+def _is_tally(value: Any) -> bool:
+    """A sum of losses, and two counts as numbers of any type."""
+    if not _list_of(_is_number, 3)(value):
+        return False
+    return all(0 <= count <= _LARGEST for count in value[1:])  # nan is not
+
+
 def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -111,7 +121,7 @@ _OURS: dict[str, _Is] = {
     "position": _is_mapping,
     "rows": _is_rows,
     "best": _list_of(_list_of(_is_number, 2)),
-    "tallies": _list_of(_list_of(_is_number, 3)),
+    "tallies": _list_of(_is_tally),
     "schedule": _is_mapping,
     "num_processes": _is_count,
     "folded_alpha": lambda value: value is None or _is_number(value),
