@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import UserError, as_printable
 
 STOPPED_BY_A_SIGNAL = (130, 143)
 Command = Callable[[Sequence[str]], int | None]  # arguments to exit code, None being 0
@@ -171,9 +171,7 @@ def _print_error(line: str, is_local: bool = False) -> None:
     from softmax_gradient_tampering.training.distributed import is_first_process
 
     if is_local or is_first_process():
-        # Names of files may hold anything, and a terminal obeys control characters.
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-        print(line, file=sys.stderr, flush=True)
+        print(as_printable(line), file=sys.stderr, flush=True)
 
 
 def _lost_a_process(error: RuntimeError) -> bool:

@@ -11,13 +11,22 @@ class UserError(Exception):
     """Ends the program with exit code 2 and its message, without a traceback.
 
     Args:
-        message: one line.
+        message: one line; what cannot be printed in it, as in the name of a file, is escaped.
         is_local: whether one process of several met it, not all; that one prints it.
     """
 
     def __init__(self, message: str, is_local: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(as_printable(message))
         self.is_local = is_local
+
+
+def as_printable(text: str) -> str:
+    """One line without control characters, which a terminal would obey.
+
+    >>> as_printable("a\\nb")
+    'a\\\\nb'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def first_line(error: BaseException) -> str:

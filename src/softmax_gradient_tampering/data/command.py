@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from softmax_gradient_tampering.data.inspection import Inspection
 from softmax_gradient_tampering.data.tree import Report, check_files, find_files
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import UserError, as_printable
 
 DESCRIPTION = """\
 Decode every image of DIR, with its train/ and val/, or one tree of classes. Prints the images
@@ -87,31 +87,26 @@ def _lines(report: Report) -> list[str]:
     lines = []
     classes = sorted({name for split in report.splits for name in split.classes})
     total = f"{len(classes)} classes"
-    width = max(len(_printable(name)) for name in [*classes, total])
+    width = max(len(as_printable(name)) for name in [*classes, total])
     lines.append("  ".join(["class".ljust(width), *(f"{s.name:>9}" for s in report.splits)]))
     for name in classes:
         counts = (f"{split.classes[name]:9,}" for split in report.splits)
-        lines.append("  ".join([_printable(name).ljust(width), *counts]))
+        lines.append("  ".join([as_printable(name).ljust(width), *counts]))
     totals = (f"{split.classes.total():9,}" for split in report.splits)
     lines.append("  ".join([total.ljust(width), *totals]))
     for split in report.splits:
         for ending, number in split.passed_over.most_common():
-            lines.append(f"passed over in {split.name}: {number:,} {_printable(ending)}")
+            lines.append(f"passed over in {split.name}: {number:,} {as_printable(ending)}")
     for finding in report.notes:
-        lines.append(f"note: {_printable(finding.file)}: {finding.what}")
+        lines.append(f"note: {as_printable(finding.file)}: {finding.what}")
     for duplicate in report.duplicates:
-        files = f"{_printable(duplicate.val)} is the same as {_printable(duplicate.train)}"
+        files = f"{as_printable(duplicate.val)} is the same as {as_printable(duplicate.train)}"
         lines.append(f"duplicate: {files}")
     for finding in report.bad:
-        lines.append(f"bad: {_printable(finding.file)}: {_printable(finding.what)}")
+        lines.append(f"bad: {as_printable(finding.file)}: {as_printable(finding.what)}")
     num_files = sum(len(split.files) for split in report.splits)
     lines.append(
         f"{num_files:,} files checked: {len(report.bad):,} bad, {len(report.notes):,} notes, "
         f"{len(report.duplicates):,} duplicates between train and val"
     )
     return lines
-
-
-def _printable(text: str) -> str:
-    """Names of files as a terminal may show them: control characters are written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
