@@ -20,9 +20,9 @@ def plan_of(*words: str, training: tuple[str, ...] = TRAINING) -> Plan:
     return parse_run(["--name", "small", *words, "--", *training]).plan
 
 
-def study_of(*words: str) -> StudyFolder:
+def study_of(*words: str, training: tuple[str, ...] = TRAINING) -> StudyFolder:
     """A study on disk, none of it run."""
-    return create_study(Path("studies/small"), plan_of(*words))
+    return create_study(Path("studies/small"), plan_of(*words, training=training))
 
 
 class InProcess:

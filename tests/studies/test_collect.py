@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.collect import Cell, State, Study, collect
@@ -89,6 +90,18 @@ def test_seeds_that_were_added_are_said(study: Path) -> None:
     (study / "plan.json").write_text(json.dumps({**plan, "stages": [1, 2]}))
     (note,) = collect(study).notes
     assert note.startswith("Seeds were added to this study after its first 1 and 2.")
+
+
+def test_a_run_with_other_settings_than_the_plans_is_invalid(study: Path) -> None:
+    plan = json.loads((study / "plan.json").read_text())
+    args = yaml.safe_load((cell_folder(study, "baseline", 0) / "args.yaml").read_text())
+    config = {name: value for name, value in args.items() if name not in ("seed", "modify_softmax")}
+    (study / "plan.json").write_text(json.dumps({**plan, "config": config}))
+    assert {cell.state for cell in collect(study).cells} == {State.FINISHED}
+    (study / "plan.json").write_text(json.dumps({**plan, "config": {**config, "holdout": 0.2}}))
+    for cell in collect(study).cells:
+        assert cell.state is State.INVALID
+        assert cell.reason == "args.yaml has holdout: 0.0, the plan 0.2"
 
 
 def test_a_finished_cell_that_failed_before_is_finished(study: Path) -> None:

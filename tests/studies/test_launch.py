@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
@@ -20,7 +21,7 @@ from softmax_gradient_tampering.studies.plan import read_plan
 from softmax_gradient_tampering.studies.study_folder import StudyFolder, open_study
 from softmax_gradient_tampering.studies.torchrun import train_command
 from softmax_gradient_tampering.training.records import read_summary
-from tests.studies.studies import InProcess, launch, plan_of, study_of
+from tests.studies.studies import TRAINING, InProcess, launch, plan_of, study_of
 
 WORDS = ("--alphas", "1", "0.5", "--seeds", "2")
 
@@ -103,12 +104,41 @@ def test_a_cell_whose_files_were_edited_is_neither_counted_nor_overwritten() -> 
     assert runner.started == []
     assert list(work.invalid.values()) == [
         "args.yaml has lr: 0.5, the plan 0.02",
-        "summary.csv does not end in the final row of result.json",
+        "train_loss of summary.csv and of result.json differ",
         "result.json cannot be read (Expecting property name enclosed in double quotes: "
         "line 1 column 2 (char 1))",
     ]
     after = {path: path.read_bytes() for path in study.path.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_a_finished_cell_of_other_predictions_or_rows_is_invalid() -> None:
+    study = study_of("--alphas", "1", "0.5", "--seeds", "2", training=(*TRAINING, "--epochs", "3"))
+    launch(study)
+    cut, swapped, edited, whole = (study.cell_path(cell) for cell in study.plan.cells)
+    (cut / "predictions.npz").write_bytes((cut / "predictions.npz").read_bytes()[:2000])
+    with np.load(whole / "predictions.npz") as arrays:
+        np.savez(swapped / "predictions.npz", logits=-arrays["logits"], labels=arrays["labels"])
+    head, first, *rest = (edited / "summary.csv").read_text().splitlines(keepends=True)
+    values = first.split(",")
+    (edited / "summary.csv").write_text("".join([head, ",".join(["1", "0.1", *values[2:]]), *rest]))
+    assert states(study) == ["invalid", "invalid", "invalid", "done"]
+    reasons = [study.contradiction(cell) or "" for cell in study.plan.cells]
+    assert reasons[0].startswith("predictions.npz cannot be read")
+    assert reasons[1].startswith("predictions.npz is right in ")
+    assert reasons[2] == "summary.csv is not the one that result.json was written with"
+
+
+def test_a_failure_file_that_cannot_be_read_counts_no_attempts() -> None:
+    study = study_of("--alphas", "1", "--seeds", "1")
+    (cell,) = study.plan.cells
+    for text in ("garbage", "[]", '{"attempts": "many"}'):
+        study.cell_path(cell).mkdir(parents=True, exist_ok=True)
+        (study.cell_path(cell) / "failure.json").write_text(text)
+        assert study.failure(cell) == {"attempts": 0, "error": "failure.json cannot be read"}
+        assert states(study) == ["failed"]
+    launch(study)
+    assert states(study) == ["done"]
 
 
 TUNED = (

@@ -11,7 +11,7 @@ from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.options import parse_run
 from softmax_gradient_tampering.studies.plan import read_plan, to_json
-from softmax_gradient_tampering.studies.study_folder import create_study
+from softmax_gradient_tampering.studies.study_folder import create_study, open_study
 from tests.studies.studies import plan_of
 
 EVERYTHING = (
@@ -113,8 +113,28 @@ def test_a_plan_is_read_as_it_was_written() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 2}', '{"format": 1, "arms": 3}'])
 def test_what_is_no_plan_is_refused(text: str) -> None:
     Path("plan.json").write_text(text)
-    with pytest.raises(UserError, match=r"plan\.json: not "):
+    with pytest.raises(UserError, match=r"plan\.json: (not a plan|cannot be read)"):
         read_plan(Path("plan.json"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda plan: plan["cells"][1].update(id="../../elsewhere"), "is not a folder's name"),
+        (lambda plan: plan["cells"][1].update(arm="none"), "an arm 'none' that is not among"),
+        (lambda plan: plan["cells"].pop(), "cells of other seeds than the study"),
+        (lambda plan: plan.update(arms=[], cells=[]), "no arms"),
+        (lambda plan: plan.update(seeds=[], cells=[]), "no seeds"),
+    ],
+)
+def test_an_edited_plan_is_refused_before_anything_is_read_by_it(edit, message: str) -> None:
+    study = create_study(Path("studies/small"), plan_of("--seeds", "2"))
+    path = study.path / "plan.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"plan\.json: not a plan \(.*{message}"):
+        open_study(study.path)
 
 
 def test_a_study_file_says_what_a_command_line_says() -> None:
@@ -158,7 +178,9 @@ def test_a_recipe_is_taken_but_for_what_the_study_sets() -> None:
 
 MISTAKES = {
     "--seeds 0": "--seeds 0: no seeds",
-    "--seeds -2": "--seeds 0: no seeds",
+    "--seeds 99999999999": "--seeds 99999999999: expected a number of seeds, .* up to 100,000",
+    "--seeds ,": "--seeds ,: expected a number of seeds",
+    "--seeds -2": "--seeds -2: expected a number of seeds",
     "--seeds 3,3": "--seeds 3,3: a seed stands there twice",
     "--seeds 3,-1": "--seeds -1: must be at least 0",
     "--seeds many": "--seeds many: expected a number of seeds",
@@ -189,6 +211,8 @@ MISTAKES = {
     "--sseeds 3": r"--sseeds; did you mean --seeds\?",
     "--config none.yaml": r"--config none\.yaml: cannot be read",
     "--config wrong.yaml": r"wrong\.yaml: unknown key 'alfas'; did you mean alphas\?",
+    "--config flag.yaml": r"flag\.yaml: train: .*--lrr; did you mean --lr\?",
+    "--config twice.yaml": r"twice\.yaml: alphas stands there twice",
     "--config day.yaml": r"--config day\.yaml: not valid YAML",
     "--config deep.yaml": r"--config deep\.yaml: aliases .* and deep nesting are not allowed",
     "-- --modify-softmax 0.5": "--modify-softmax after --: not in a study; --alphas sets it",
@@ -204,6 +228,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     mistake: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("wrong.yaml").write_text("name: a\nalfas: [1]\n")
+    Path("flag.yaml").write_text("train:\n  lrr: 1\n")
+    Path("twice.yaml").write_text("alphas: [1]\nseeds: 2\nalphas: [1, 0.5]\n")
     Path("day.yaml").write_text("alphas: 2001-99-99\n")
     Path("deep.yaml").write_text("a: &a [x, x]\nalphas: [*a, *a]\n")
     before = sorted(Path().iterdir())

@@ -164,6 +164,12 @@ def test_the_page_needs_nothing_from_elsewhere(report: Path) -> None:
     assert not re.search(r"url\((?!#)", report.read_text())
 
 
+def test_bands_can_be_seen(report: Path) -> None:
+    opacities = re.findall(r"opacity: ?([\d.]+)", report.read_text())
+    assert opacities
+    assert all(float(opacity) > 0.05 for opacity in opacities)
+
+
 def test_every_figure_has_a_text_and_every_id_is_one(report: Path) -> None:
     page = Reader(report.read_text())
     panels = [attributes for tag, attributes in page.tags if tag == "svg"]

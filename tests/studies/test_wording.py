@@ -47,6 +47,39 @@ def test_a_gain_that_was_not_held_against_a_tuned_baseline() -> None:
     )
 
 
+def test_harm_at_another_setting_is_said_with_a_gain() -> None:
+    sentence = verdict_sentence(results({BASELINE: 0, HALF: 1, QUARTER: -8}))
+    assert sentence.startswith("Tampering helps against the baseline as configured: alpha-0.5")
+    assert "Not at every setting: it hurts alpha-0.25 with −8.00 points" in sentence
+
+
+def test_a_claim_on_two_seeds_is_said_with_its_doubt() -> None:
+    for effect, verdict in ((5, "helps"), (-5, "hurts")):
+        sentence = verdict_sentence(results({BASELINE: 0, QUARTER: effect}, num_seeds=2))
+        assert f"Tampering {verdict}" in sentence
+        assert "too few seeds for the permutation test to bear it out" in sentence
+
+
+def test_an_arm_without_pairs_does_not_hide_the_others() -> None:
+    found = results({BASELINE: 0, HALF: 0.1, QUARTER: 0.2}, spread=2)
+    cells = [
+        replace(cell, seed=cell.seed + 100) if cell.arm == HALF.name else cell
+        for cell in found.study.cells
+    ]
+    sentence = verdict_sentence(compare_arms(replace(found.study, cells=tuple(cells))))
+    assert sentence.startswith("Inconclusive: alpha-0.25 with +0.20 points")
+
+
+def test_a_tuned_baseline_that_failed_was_tried() -> None:
+    found = results({BASELINE: 0, QUARTER: 1, TUNED: 1})
+    cells = tuple(
+        replace(cell, state=State.FAILED, run=None) if cell.arm == TUNED.name else cell
+        for cell in found.study.cells
+    )
+    sentence = verdict_sentence(compare_arms(replace(found.study, cells=cells)))
+    assert "is not known, as no run of the tuned baseline can be compared" in sentence
+
+
 def test_a_gain_that_the_tuned_baseline_has_too() -> None:
     sentence = verdict_sentence(results({BASELINE: 0, QUARTER: 1, TUNED: 1}))
     assert "helps against the baseline as configured" in sentence

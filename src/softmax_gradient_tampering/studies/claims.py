@@ -11,13 +11,19 @@ import socket
 import time
 from pathlib import Path
 
+from softmax_gradient_tampering.errors import UserError
+
 HEARTBEAT_S = 20.0
 STALE_S = 10 * HEARTBEAT_S
 _BREAKING_S = 60.0
 
 
 def claim(lock: Path) -> bool:
-    """Make the lock, over a stale one too; returns whether it is now this process's."""
+    """Make the lock, over a stale one too; returns whether it is now this process's.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     if lock.exists():
         if is_held(lock):
             return False
@@ -26,6 +32,8 @@ def claim(lock: Path) -> bool:
         descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         return False
+    except OSError as error:
+        raise UserError(f"{lock}: cannot be made ({error}); nothing was trained") from error
     with os.fdopen(descriptor, "w") as file:
         file.write(json.dumps({**_myself(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
     return True

@@ -13,6 +13,7 @@ from softmax_gradient_tampering.studies.recorded_plan import Arm, Plan, PlannedC
 from softmax_gradient_tampering.studies.recorded_run import (
     RecordedRun,
     as_number,
+    differing_setting,
     read_curves,
     read_run,
 )
@@ -150,7 +151,7 @@ def _collect_study(folder: Path, plan: Plan, after_cell: AfterCell | None) -> St
     arms = {arm.name: arm for arm in plan.arms}
     cells = []
     for number, planned in enumerate(plan.cells, start=1):
-        cells.append(_read_cell(folder / "cells" / planned.id, planned, arms[planned.arm]))
+        cells.append(_read_cell(folder / "cells" / planned.id, planned, arms[planned.arm], plan))
         if after_cell is not None:
             after_cell(number, len(plan.cells))
     study = Study(folder, "study", plan.name, plan.command, plan.arms, tuple(cells))
@@ -174,14 +175,14 @@ def _collect_study(folder: Path, plan: Plan, after_cell: AfterCell | None) -> St
     return replace(study, agreements=agreements, notes=tuple(notes))
 
 
-def _read_cell(folder: Path, planned: PlannedCell, arm: Arm) -> Cell:
+def _read_cell(folder: Path, planned: PlannedCell, arm: Arm, plan: Plan) -> Cell:
     def cell(state: State, reason: str = "", run: RecordedRun | None = None) -> Cell:
         return Cell(planned.id, planned.arm, planned.seed, state, reason, run)
 
     if (folder / "result.json").exists():
         try:
             run = read_run(folder, arm.logit_scale)
-            _check_is_of_plan(run, planned, arm)
+            _check_is_of_plan(run, planned, arm, plan)
         except ValueError as error:
             return cell(State.INVALID, str(error))
         return cell(State.FINISHED, run=run)
@@ -191,8 +192,12 @@ def _read_cell(folder: Path, planned: PlannedCell, arm: Arm) -> Cell:
     return cell(State.UNFINISHED if has_begun else State.MISSING)
 
 
-def _check_is_of_plan(run: RecordedRun, planned: PlannedCell, arm: Arm) -> None:
+def _check_is_of_plan(run: RecordedRun, planned: PlannedCell, arm: Arm, plan: Plan) -> None:
     """Whether a run is the one that the plan has in its place."""
+    if plan.config is not None:
+        difference = differing_setting(run.args, {**plan.config, **arm.overrides})
+        if difference is not None:
+            raise ValueError(difference)
     if run.args.get("seed") != planned.seed:
         raise ValueError(f"args.yaml has seed {run.args.get('seed')}, the plan {planned.seed}")
     if arm.kind == "equivalent":  # its alpha is the one that it must follow

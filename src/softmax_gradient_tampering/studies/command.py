@@ -130,6 +130,9 @@ def end_on_interruption(path: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"Interrupted; the same command goes on with {path}", flush=True)
         raise SystemExit(_INTERRUPTED) from None
+    except SystemExit:
+        print(f"Stopped by SIGTERM; the same command goes on with {path}", flush=True)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -205,7 +208,8 @@ def commands(argv: Sequence[str]) -> None:
         command = train_command(study.cell_path(cell), study.plan.processes_per_run)
         lines.append(shell_line(command))
     if not lines:
-        raise UserError(f"{study.path}: every run is done or being done; there are no commands")
+        print(f"sgt study commands: {study.path}: every run is done or being done", file=sys.stderr)
+        return
     print("\n".join(slurm_script(study.plan.name, lines) if args.slurm else lines))
     if any(arm.is_waiting for arm in study.plan.arms):
         note = "the tuned arm waits for the tuning runs; ask again when these are done"

@@ -89,9 +89,9 @@ def make_plan(options: StudyOptions, settings: Mapping[str, Any]) -> Plan:
     Raises:
         UserError: what is asked for is no study.
     """
-    _check_seeds("--seeds", options.seeds)
+    check_seeds("--seeds", options.seeds)
     tuning_seeds = options.seeds if options.tuning_seeds is None else options.tuning_seeds
-    _check_seeds("--tuning-seeds", tuning_seeds)
+    check_seeds("--tuning-seeds", tuning_seeds)
     if options.processes_per_run < 1:
         raise UserError(f"--processes-per-run {options.processes_per_run}: must be at least 1")
     arms = [
@@ -219,7 +219,12 @@ def _values(flag: str, texts: Sequence[str]) -> list[Any]:
     return values
 
 
-def _check_seeds(flag: str, seeds: Sequence[int]) -> None:
+def check_seeds(flag: str, seeds: Sequence[int]) -> None:
+    """Refuse what are no seeds.
+
+    Raises:
+        UserError: none, one below 0, or one twice.
+    """
     if not seeds:
         raise UserError(f"{flag} 0: no seeds, no runs; give at least 1")
     if min(seeds) < 0:

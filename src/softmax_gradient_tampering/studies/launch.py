@@ -158,6 +158,8 @@ class Launch:
             self._attempts_before[cell.id] = self._attempts(cell)
             if not self._is_settled(cell):
                 self._pending.append(cell)
+            if cell.id in self.invalid:
+                self.progress.say(f"{_label(cell)} is not the plan's: {self.invalid[cell.id]}")
         self.progress.update(len(self.done), len(self._known))
 
     def _tuning_is_over(self) -> bool:

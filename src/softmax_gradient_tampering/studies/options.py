@@ -20,6 +20,7 @@ from softmax_gradient_tampering.training.yaml_files import read_settings
 
 # Of study.yaml, besides the flags: the training flags, as a mapping.
 _TRAIN_KEY = "train"
+_MAX_SEEDS = 100_000
 _NAME = re.compile(r"[\w][\w.-]*")
 
 
@@ -52,7 +53,12 @@ def parse_run(argv: Sequence[str]) -> RunRequest:
     if "config" in given:
         path = Path(given.pop("config"))
         from_file = _load(path)
-        training = [*_words(from_file.pop(_TRAIN_KEY, {}), path), *training]
+        words = _words(from_file.pop(_TRAIN_KEY, {}), path)
+        try:
+            parse_arguments(words, find_recipe=recipe_path)
+        except UserError as error:
+            raise UserError(f"{path}: {_TRAIN_KEY}: {error}") from error
+        training = [*words, *training]
         given = {**from_file, **given}
     name = given.pop("name", None)
     if name is None:
@@ -100,12 +106,17 @@ def seed_list(text: str) -> tuple[int, ...]:
     """10 as 0 to 9; 3,5,8 as they are; 7, as seed 7 alone."""
     try:
         if "," in text:
-            return tuple(int(part) for part in text.split(",") if part.strip())
-        return tuple(range(int(text)))
+            seeds = tuple(int(part) for part in text.split(",") if part.strip())
+            if seeds:
+                return seeds
+        elif 0 <= int(text) <= _MAX_SEEDS:
+            return tuple(range(int(text)))
     except ValueError:
-        raise UserError(
-            f"--seeds {text}: expected a number of seeds, such as 10, or a list, such as 3,5,8"
-        ) from None
+        pass
+    raise UserError(
+        f"--seeds {text:.40}: expected a number of seeds, such as 10, up to {_MAX_SEEDS:,}, or a "
+        "list, such as 3,5,8"
+    )
 
 
 def grid_line(text: str) -> tuple[str, list[str]]:

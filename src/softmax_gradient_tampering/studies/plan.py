@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.studies import recorded_plan
 from softmax_gradient_tampering.training.arguments import from_mapping, to_mapping
 from softmax_gradient_tampering.training.config import NOT_RECORDED, Config
 from softmax_gradient_tampering.training.records import run_hash
 
-FORMAT = 1
 TUNED, TUNING = "tuned", "tuning"
 
 
@@ -165,7 +165,7 @@ def to_json(plan: Plan) -> str:
         if entry["selection"] is None:
             del entry["selection"]
         arms.append(entry)
-    content = {"format": FORMAT, **asdict(plan), "arms": arms}
+    content = {"format": recorded_plan.FORMAT, **asdict(plan), "arms": arms}
     if not plan.stages:
         del content["stages"]
     return json.dumps(content, indent=1) + "\n"
@@ -177,10 +177,10 @@ def read_plan(path: Path) -> Plan:
     Raises:
         UserError: it cannot be read, or is not what this version writes.
     """
+    recorded_plan.read_plan(path)  # every value checked: an id names a folder
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT:
-            raise UserError(f"{path}: not of format {FORMAT}; read it with the version it is of")
+        del content["format"]
         arms = [Arm(**entry) for entry in content.pop("arms")]
         cells = [Cell(**entry) for entry in content.pop("cells")]
         return Plan(arms=arms, cells=cells, **content)

@@ -63,14 +63,21 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study set out to run."""
+    """What a study set out to run.
+
+    Attributes:
+        name, command, arms, seeds, cells: as plan.json has them.
+        config: the settings that all runs share; None where they are not recorded.
+        stages: how many seeds there were before each time that some were added.
+    """
 
     name: str
     command: tuple[str, ...]
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     cells: tuple[PlannedCell, ...]
-    stages: tuple[int, ...] = ()  # how many seeds there were before each time some were added
+    config: Mapping[str, Any] | None = field(default=None, hash=False)
+    stages: tuple[int, ...] = ()
 
 
 def read_plan(path: Path) -> Plan:
@@ -110,12 +117,24 @@ def _plan(loaded: Mapping[str, Any]) -> Plan:
     strangers = {cell.arm for cell in cells} - set(names)
     if strangers:
         raise ValueError(f"cells of an arm {min(strangers)!r} that is not among the arms")
+    seeds = tuple(_integer(seed) for seed in _list(loaded["seeds"]))
+    tuning_seeds = tuple(_integer(seed) for seed in _list(loaded.get("tuning_seeds", [*seeds])))
+    if not arms or not seeds:
+        raise ValueError("no arms, or no seeds")
+    for arm in arms:
+        found = sorted(cell.seed for cell in cells if cell.arm == arm.name)
+        is_waiting = arm.selected_from and arm.selection is None
+        expected = () if is_waiting else tuning_seeds if arm.kind == "tuning" else seeds
+        if found != sorted(expected):
+            raise ValueError(f"arm {arm.name!r} has cells of other seeds than the study")
+    config = loaded.get("config")
     return Plan(
         name=str(loaded["name"]),
         command=tuple(str(word) for word in _list(loaded.get("command", []))),
         arms=arms,
-        seeds=tuple(_integer(seed) for seed in _list(loaded["seeds"])),
+        seeds=seeds,
         cells=cells,
+        config=None if config is None else dict(config),
         stages=tuple(_integer(number) for number in _list(loaded.get("stages", []))),
     )
 

@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from softmax_gradient_tampering import __version__
 from softmax_gradient_tampering.errors import first_line
@@ -17,7 +18,15 @@ from softmax_gradient_tampering.studies.predictions import (
     read_predictions,
     summarise,
 )
-from softmax_gradient_tampering.training.records import Row, read_summary, run_hash
+from softmax_gradient_tampering.training.arguments import to_mapping
+from softmax_gradient_tampering.training.config import NOT_RECORDED, Config
+from softmax_gradient_tampering.training.records import (
+    NOT_HASHED,
+    Row,
+    read_summary,
+    rows_hash,
+    run_hash,
+)
 from softmax_gradient_tampering.training.yaml_files import read_args
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,6 +34,8 @@ FloatArray = npt.NDArray[np.float64]
 # Predictions of another batch size or precision may differ from the recorded evaluation's
 # in a few samples at the border of two classes.
 _TOP1_TOLERANCE = 0.2
+# What a run fills in where the plan does not say it.
+_FROM_THE_DATA = ("model", "num_classes")
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,24 @@ def read_run(folder: Path, scale: float | None = None) -> RecordedRun:
     Raises:
         ValueError: a file is missing, cannot be read, or contradicts another one.
     """
+    run, predictions = _read(folder)
+    if predictions is None:
+        return run
+    summary = summarise(*predictions, run.alpha if scale is None else scale)
+    return replace(run, predictions=summary)
+
+
+def check_run(folder: Path) -> None:
+    """Check that a run folder can be read, and that its files do not contradict each other.
+
+    Raises:
+        ValueError: as `read_run`, which takes longer.
+    """
+    _read(folder)
+
+
+def _read(folder: Path) -> tuple[RecordedRun, tuple[Tensor, Tensor] | None]:
+    """A run's records, and its logits and labels where it has them."""
     curves = read_curves(folder / "summary.csv")
     path = folder / "args.yaml"
     args = read_args(path) if path.exists() else {}
@@ -79,11 +108,26 @@ def read_run(folder: Path, scale: float | None = None) -> RecordedRun:
     _check_is_one_run(run)
     path = folder / "predictions.npz"
     if not path.exists():
-        return run
+        return run, None
     logits, labels = read_predictions(path)
-    predictions = summarise(logits, labels, run.alpha if scale is None else scale)
-    _check_accuracy(predictions, run.final("eval_top1"))
-    return RecordedRun(folder, curves, args, environment, result, predictions)
+    _check_accuracy(100 * (logits.argmax(1) == labels).double().mean().item(), len(labels), run)
+    return run, (logits, labels)
+
+
+def differing_setting(args: Mapping[str, Any], planned: Mapping[str, Any]) -> str | None:
+    """The first setting in which a run's args.yaml is not as planned, in words; None without one.
+
+    Args:
+        args: of args.yaml.
+        planned: settings that the run was to have, as plain values.
+    """
+    default = to_mapping(Config())
+    for name, value in planned.items():
+        found = args.get(name, default.get(name))  # a flag may be newer than the file
+        is_filled_in = value is None and name in _FROM_THE_DATA
+        if found != value and not is_filled_in and name not in (*NOT_HASHED, *NOT_RECORDED):
+            return f"args.yaml has {name}: {found!r:.40}, the plan {value!r:.40}"
+    return None
 
 
 def read_curves(path: Path) -> dict[str, FloatArray]:
@@ -182,6 +226,9 @@ def _check_is_one_run(run: RecordedRun) -> None:
     for name, value in (final if isinstance(final, Mapping) else {}).items():
         if value is not None and _recorded(as_number(value)) != run.final(name):
             raise ValueError(f"{name} of summary.csv and of result.json differ")
+    rows, summary = run.result.get("summary_hash"), run.path / "summary.csv"
+    if is_ours and rows is not None and rows != rows_hash(read_summary(summary)):
+        raise ValueError("summary.csv is not the one that result.json was written with")
 
 
 def _version(environment: Mapping[str, Any]) -> Any:
@@ -189,10 +236,10 @@ def _version(environment: Mapping[str, Any]) -> Any:
     return packages.get("softmax-gradient-tampering") if isinstance(packages, Mapping) else None
 
 
-def _check_accuracy(predictions: PredictionSummary, recorded: float) -> None:
-    tolerance = max(_TOP1_TOLERANCE, 200 / predictions.num_samples)
-    if abs(predictions.top1 - recorded) > tolerance:
+def _check_accuracy(top1: float, num_samples: int, run: RecordedRun) -> None:
+    recorded = run.final("eval_top1")
+    if abs(top1 - recorded) > max(_TOP1_TOLERANCE, 200 / num_samples):
         raise ValueError(
-            f"predictions.npz is right in {predictions.top1:.2f} % of its samples, "
-            f"summary.csv says {recorded:.2f} %"
+            f"predictions.npz is right in {top1:.2f} % of its samples, summary.csv says "
+            f"{recorded:.2f} %"
         )

@@ -96,6 +96,11 @@ def result_table(results: Results) -> Markup:
     caption = "Accuracy after the last epoch: mean ± half the 95 % interval over seeds."
     if other is not None:
         caption += f" Differences are from {other.arm.name}, paired by seed."
+        if any(_has_no_spread(result.comparison(other)) for result in results.arms.values()):
+            caption += (
+                " Where all pairs differ by the same there is no t test and no interval to trust; "
+                "Holm's p is then of the permutation test."
+            )
     return table(head, rows, caption, "results", groups)
 
 
@@ -128,10 +133,15 @@ def selection_table(results: Results) -> Markup | None:
             score = entry.get("mean_top1")
             shown = number(as_number(score), 2)
             label = join(_text(entry.get("overrides")), " (chosen)" if chosen else None)
-            rows.append(row(label, _numeric(shown), _numeric(_text(entry.get("n")))))
+            loss = number(as_number(entry.get("mean_loss")), 4)
+            runs = _numeric(_text(entry.get("n")))
+            rows.append(row(label, _numeric(shown), _numeric(loss), runs))
     metric = _text(selection.get("metric", "top1"))
-    caption = f"How the tuned baseline's settings were chosen: by the mean of {metric}."
-    return table(["settings", "mean (%)", "runs"], rows, caption, "selection")
+    caption = (
+        f"How the tuned baseline's settings were chosen: by the mean of {metric}; of two that are "
+        "equal, by the lower mean loss."
+    )
+    return table(["settings", "mean (%)", "loss (nats)", "runs"], rows, caption, "selection")
 
 
 def calibration_table(results: Results) -> Markup | None:
@@ -247,10 +257,14 @@ def _difference_cells(result: ArmResult, other: ArmResult) -> list[Markup]:
         _plus_minus(comparison.mean, comparison.half_width, 2, source, "difference", sign=True),
         element("td", _verdict(comparison), class_="verdict"),
         _numeric(p_value(comparison.p_holm), f"{source}|p_holm"),
-        _numeric(p_value(comparison.p_t), f"{source}|p_t"),
+        _numeric("–") if comparison.sd == 0 else _numeric(p_value(comparison.p_t), f"{source}|p_t"),
         _numeric(p_value(comparison.p_sign), f"{source}|p_sign"),
         _numeric(permutation, f"{source}|p_permutation"),
     ]
+
+
+def _has_no_spread(comparison: Comparison | None) -> bool:
+    return comparison is not None and comparison.num_pairs > 1 and comparison.sd == 0
 
 
 def _verdict(comparison: Comparison) -> object:

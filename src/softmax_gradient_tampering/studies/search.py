@@ -22,7 +22,7 @@ from softmax_gradient_tampering.studies.command import (
     end_on_interruption,
     launch_options,
 )
-from softmax_gradient_tampering.studies.design import shared_settings
+from softmax_gradient_tampering.studies.design import check_seeds, shared_settings
 from softmax_gradient_tampering.studies.launch import Launch, Runner, open_runner
 from softmax_gradient_tampering.studies.options import (
     add_shared_flags,
@@ -253,8 +253,7 @@ def _options(args: argparse.Namespace, training: Sequence[str]) -> SearchOptions
     check_name(args.name)
     if args.trials < 1:
         raise UserError(f"--trials {args.trials}: must be at least 1")
-    if not args.seeds:
-        raise UserError("--seeds 0: no seeds, no runs; give at least 1")
+    check_seeds("--seeds", args.seeds)
     if not 0 < args.holdout < 1:
         raise UserError(f"--holdout {args.holdout:g}: must be above 0 and below 1")
     for name in ("alpha_range", "lr_range"):

@@ -3,22 +3,19 @@
 import json
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, first_line
 from softmax_gradient_tampering.studies import claims
 from softmax_gradient_tampering.studies.plan import Cell, Plan, read_plan, to_json
+from softmax_gradient_tampering.studies.recorded_run import check_run, differing_setting
 from softmax_gradient_tampering.training.arguments import to_mapping
-from softmax_gradient_tampering.training.config import NOT_RECORDED, Config
+from softmax_gradient_tampering.training.config import NOT_RECORDED
 from softmax_gradient_tampering.training.files import write_text
-from softmax_gradient_tampering.training.records import NOT_HASHED, read_summary
 from softmax_gradient_tampering.training.yaml_files import read_args
 
 STATES = ("done", "running", "failed", "missing", "invalid")
-# What a run fills in where it was not given.
-_FROM_THE_DATA = ("model", "num_classes")
 
 
 class StudyFolder:
@@ -61,14 +58,19 @@ class StudyFolder:
     def failure(self, cell: Cell) -> dict[str, Any]:
         """failure.json of a cell that failed; empty without one."""
         path = self.cell_path(cell) / "failure.json"
-        failure: dict[str, Any] = _read_json(path) if path.exists() else {}
-        return failure
+        if not path.exists():
+            return {}
+        try:
+            failure = _read_json(path)
+            return {**failure, "attempts": int(failure.get("attempts", 0))}
+        except (ValueError, TypeError, AttributeError):
+            return {"attempts": 0, "error": "failure.json cannot be read"}
 
     def record_failure(self, cell: Cell, error: str, traceback: str = "") -> None:
         """Write failure.json, one attempt more than it held."""
         path = self.cell_path(cell)
         failure = {
-            "attempts": int(self.failure(cell).get("attempts", 0)) + 1,
+            "attempts": self.failure(cell).get("attempts", 0) + 1,
             "error": error,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
@@ -88,10 +90,13 @@ class StudyFolder:
         if not path.exists():
             return "result.json without args.yaml" if _is_finished(folder) else None
         try:
-            found = _difference(read_args(path), self.plan.cell_config(cell))
-            return found or (_edited_result(folder) if _is_finished(folder) else None)
+            planned = to_mapping(self.plan.cell_config(cell), leave_out=NOT_RECORDED)
+            found = differing_setting(read_args(path), planned)
+            if not found and _is_finished(folder):
+                check_run(folder)
         except (OSError, ValueError) as error:
             return f"{first_line(error)}"
+        return found
 
     def reload(self) -> None:
         """Read plan.json again: another process may have chosen the tuned settings."""
@@ -172,26 +177,6 @@ def _write_once(path: Path, text: str) -> None:
         if not path.exists():
             temporary.replace(path)
     temporary.unlink(missing_ok=True)
-
-
-def _difference(args: Mapping[str, Any], config: Config) -> str | None:
-    """In what args.yaml differs from the configuration that its run was to have."""
-    planned = to_mapping(config, leave_out=(*NOT_RECORDED, *NOT_HASHED))
-    default = to_mapping(Config())
-    for name, value in planned.items():
-        found = args.get(name, default[name])  # a flag may be newer than the file
-        if found != value and not (value is None and name in _FROM_THE_DATA):
-            return f"args.yaml has {name}: {found!r:.40}, the plan {value!r:.40}"
-    return None
-
-
-def _edited_result(folder: Path) -> str | None:
-    """Whether summary.csv does not end as result.json says."""
-    result, rows = _read_json(folder / "result.json"), read_summary(folder / "summary.csv")
-    final = result.get("final") if isinstance(result, dict) else None
-    if not rows or repr(rows[-1]) != repr(final):
-        return "summary.csv does not end in the final row of result.json"
-    return None
 
 
 def _is_finished(folder: Path) -> bool:

@@ -191,7 +191,8 @@ def _short_tag(tag: str, ids: Mapping[str, str]) -> str:
     tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
     tag = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag)
     tag = re.sub(r"#[0-9a-f]{6}", lambda m: _variable(m[0]), tag)
-    tag = re.sub(r"(\d+\.\d)\d+", r"\1", tag)  # a tenth of a point is enough
+    # A tenth of a point is enough, but not of an opacity.
+    tag = re.sub(r"(?<!opacity: )(\d+\.\d)\d+", r"\1", tag)
     tag = re.sub(r"\.0(?=[^\d])", "", tag)
     return re.sub(r"\s*\n\s*", " ", tag).replace(' "', '"').replace(": ", ":").replace("; ", ";")
 

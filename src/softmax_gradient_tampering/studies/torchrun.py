@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.pool import Ended
 from softmax_gradient_tampering.training.arguments import to_mapping
 from softmax_gradient_tampering.training.config import NOT_RECORDED, Config
@@ -40,7 +41,10 @@ def train_command(folder: Path, num_processes: int, python: str = "python") -> l
 def prepare(folder: Path, config: Config) -> None:
     """Write the args.yaml that `train_command` reads, where the cell has none yet."""
     if not (folder / "args.yaml").exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error})") from error
         write_args(folder, to_mapping(config, leave_out=NOT_RECORDED))
 
 

@@ -43,7 +43,7 @@ def curves_figure(results: Results) -> FigureBlock | None:
     band = "Means over seeds with bands of their 95 % intervals. " if several else ""
     left_out = sum(bool(r.runs) for r in results.arms.values()) - len(arms)
     longest = max(len(run.curves["epoch"]) for result in arms for run in result.runs.values())
-    cut = "The accuracy axes begin where three tenths of the epochs are done. " * (
+    cut = "The accuracy axes are fitted to the epochs after the first three tenths. " * (
         longest >= MIN_CUT_EPOCHS
     )
     caption = (
@@ -105,6 +105,7 @@ def _curve_panel(results: Results, column: str, label: str, curves: dict[str, Cu
             _draw_curve(axes, curve, styles[name], number)
         axes.set(xlabel="epoch", title=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(left=0.5)  # epochs count from 1
         if is_loss and all((curve.mean > 0).all() for curve in curves.values()):
             set_log_scale(axes)
         elif not is_loss:
@@ -136,7 +137,8 @@ def _accuracy_limits(curves: Sequence[Curve]) -> tuple[float, float]:
         lows.append(float((curve.mean - half)[start:].min()))
         highs.append(float((curve.mean + half)[start:].max()))
     margin = 0.06 * max(max(highs) - min(lows), 0.5)
-    return max(0.0, min(lows) - margin), max(highs) + margin
+    low, high = max(0.0, min(lows) - margin), max(highs) + margin
+    return low, min(high, 100 + 0.02 * (100 - low))  # intervals may end where no accuracy can
 
 
 def _norms_panel(

@@ -60,7 +60,7 @@ def verdict_sentence(results: Results) -> str:
         return "Nothing can be said of tampering: no run with it is finished."
     by_verdict = {verdict: _with_verdict(results, verdict) for verdict in Verdict}
     if by_verdict[Verdict.HELPS]:
-        return _helps(results, by_verdict[Verdict.HELPS])
+        return _helps(results, by_verdict)
     if by_verdict[Verdict.HURTS]:
         return _hurts(results, by_verdict)
     if not by_verdict[Verdict.INCONCLUSIVE]:
@@ -154,9 +154,14 @@ def _doubt(comparison: Comparison) -> str:
 
 
 def _with_verdict(results: Results, verdict: Verdict) -> list[ArmResult]:
-    """The arms of a verdict, the largest difference first."""
+    """The arms of a verdict, the largest difference first, those without any last."""
+
+    def size(result: ArmResult) -> float:
+        comparison = _against(results, result)
+        return abs(comparison.mean) if comparison.num_pairs else -1.0
+
     found = [r for r in results.judged if _against(results, r).verdict is verdict]
-    return sorted(found, key=lambda r: -abs(_against(results, r).mean))
+    return sorted(found, key=size, reverse=True)
 
 
 def _interval(comparison: Comparison) -> str:
@@ -171,17 +176,24 @@ def _interval(comparison: Comparison) -> str:
 def _effect(results: Results, result: ArmResult) -> str:
     comparison = _against(results, result)
     mean = number(comparison.mean, 2, sign=True)
-    return f"{result.arm.name} with {mean} points of test accuracy{_interval(comparison)}"
+    is_claim = comparison.verdict in (Verdict.HELPS, Verdict.HURTS)
+    doubt = _doubt(comparison).replace(";", ",") if is_claim else ""
+    return f"{result.arm.name} with {mean} points of test accuracy{_interval(comparison)}{doubt}"
 
 
-def _helps(results: Results, helping: Sequence[ArmResult]) -> str:
-    best = helping[0]
+def _helps(results: Results, by_verdict: dict[Verdict, list[ArmResult]]) -> str:
+    best, harm = by_verdict[Verdict.HELPS][0], ""
+    if by_verdict[Verdict.HURTS]:
+        harm = f" Not at every setting: it hurts {_effect(results, by_verdict[Verdict.HURTS][0])}."
     small = abs(_against(results, best).mean) < results.margin
     less = f", less than the margin of {results.margin:g} points" if small else ""
     opening = f"Tampering helps against the baseline as configured: {_effect(results, best)}{less}"
     comparison = best.comparison(results.tuned)
     if comparison is None or comparison.num_pairs == 0:
-        return f"{opening}; whether tuning the baseline gains as much was not tried."
+        tried = "was not tried"
+        if any(result.arm.kind == "tuned" for result in results.arms.values()):
+            tried = "is not known, as no run of the tuned baseline can be compared"
+        return f"{opening}; whether tuning the baseline gains as much {tried}.{harm}"
     mean = f"{number(comparison.mean, 2, sign=True)} points{_interval(comparison)}"
     endings = {
         Verdict.HELPS: f"and against the tuned baseline as well: {mean}.",
@@ -193,7 +205,7 @@ def _helps(results: Results, helping: Sequence[ArmResult]) -> str:
         Verdict.INCONCLUSIVE: f"but against the tuned baseline it is inconclusive: {mean}.",
     }
     assert comparison.verdict is not None
-    return f"{opening}, {endings[comparison.verdict]}"
+    return f"{opening}, {endings[comparison.verdict]}{harm}"
 
 
 def _hurts(results: Results, by_verdict: dict[Verdict, list[ArmResult]]) -> str:

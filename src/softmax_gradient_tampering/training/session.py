@@ -206,6 +206,7 @@ class Session:
                 "final": state.rows[-1] if state.rows else None,
                 "measurements": measurements,
                 "config_hash": records.run_hash(self._args),
+                "summary_hash": records.rows_hash(state.rows),
                 "seconds": round(time.perf_counter() - self._started, 3),
                 "resumes": state.resumes,
             }

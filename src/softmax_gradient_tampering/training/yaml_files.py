@@ -22,6 +22,7 @@ def read_settings(path: Path) -> dict[Any, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         _check_plain(text, path)
+        _check_once(text, path)
         loaded = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path}: cannot be read ({error})") from error
@@ -64,6 +65,17 @@ def _parse(text: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ValueError("it does not hold names and values")
     return loaded
+
+
+def _check_once(text: str, path: Path) -> None:
+    """Refuse a setting that stands there twice: YAML would take the last one without a word."""
+    import yaml
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    names = [name.value for name, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"--config {path}: {twice} stands there twice; leave one out")
 
 
 def _check_plain(text: str, path: Path) -> None:
