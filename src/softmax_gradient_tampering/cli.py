@@ -1,6 +1,7 @@
 """The command line: `sgt train`, `validate`, `recipes`, `data`, `study`, `report` and the rest."""
 
 import atexit
+import io
 import os
 import sys
 import warnings
@@ -87,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(name: str, command: Command, argv: Sequence[str]) -> int:
     """Run a command, turning a user's mistake into one line and exit code 2."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command(argv) or 0
     except UserError as error:

@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint import load_checkpoint
 from tests.faults.test_kills import ROOT, hit
-from tests.training.runs import TRAIN_PY
+from tests.training.runs import TRAIN_PY, train
 
 WORDS = ("--epochs", 2000, "--output", "out", "--experiment", "run")
 
@@ -33,6 +35,51 @@ def test_a_signal_in_an_evaluation_does_not_wait_for_its_end() -> None:
     (path,) = Path("out/run").glob("recovery-*")
     position = load_checkpoint(path)["softmax_gradient_tampering"]["position"]
     assert (position["epoch"], position["batch"]) == (0, 22)  # trained, not evaluated
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_before_the_first_step_ends_with_the_same_code(number: int) -> None:
+    assert hit("set-up", 0, number, *WORDS) == 143
+    assert not Path("out").exists()
+
+
+def test_a_signal_in_the_last_evaluation_of_a_resumed_run_is_heeded() -> None:
+    words = ("--epochs", 1, "--output", "out", "--experiment", "run")
+    train(*words)
+    Path("out/run/result.json").unlink()
+    mine = (*words, "--resume", "auto")
+    assert hit("evaluation", 1, signal.SIGTERM, *mine, "-b", 64) == 143
+    assert not Path("out/run/result.json").exists()
+    assert train(*mine).status == "finished"
+
+
+def test_a_file_that_cannot_be_read_costs_no_more_than_the_batch(
+    make_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_images(tmp_path / "photos", {"ant": 9, "bee": 8})
+    bad = data / "val" / "ant" / "000.jpg"
+    whole = bad.read_bytes()
+    bad.write_bytes(b"")
+    words = ("--data_dir", data, "--model", "resnet20", "--img-size", 32, "-b", 4, "--epochs", 1)
+    words = (*words, "--output", "out", "--experiment", "run")
+    with pytest.raises(UserError, match=r"000\.jpg"):
+        train(*words)
+    assert len(list(Path("out/run").glob("recovery-*"))) == 1  # trained, not evaluated
+    bad.write_bytes(whole)
+    resumed = train(*words, "--resume", "auto")
+    assert resumed.status == "finished"
+    expected = train(*words[:-1], "whole")
+    assert resumed.rows[0]["train_loss"] == expected.rows[0]["train_loss"]
+
+
+def test_output_that_nobody_takes_does_not_end_a_run() -> None:
+    command = [sys.executable, str(TRAIN_PY), "--epochs", "2", "--output", "out"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--experiment", "run"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path("out/run/result.json").exists()
 
 
 def test_the_whole_process_group_is_signalled_as_clusters_do(make_images, tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from types import ModuleType
 from typing import Any
 
 from softmax_gradient_tampering.cli import run_command, train
-from softmax_gradient_tampering.training import checkpoint, evaluation, files, loop, records
+from softmax_gradient_tampering.training import checkpoint, evaluation, files, loop, records, setup
 
 # A function that is called at the moment, and what its first argument's text holds.
 MOMENTS: dict[str, tuple[ModuleType, str, str]] = {
+    "set-up": (setup, "create_loss", ""),
     "forward": (loop, "_forward_backward", ""),
     "update": (loop, "_update", ""),
     "evaluation": (evaluation, "logit_statistics", ""),

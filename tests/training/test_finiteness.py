@@ -85,6 +85,25 @@ def test_one_bad_batch_spoils_the_step_that_it_is_part_of() -> None:
     assert trainer.model.weight.isfinite().all()  # type: ignore[operator]
 
 
+def test_a_model_that_diverged_in_its_last_step_is_not_kept(tmp_path: Path) -> None:
+    # The one step's own loss and gradient are finite, and the weights that it leaves huge.
+    flags = ["--epochs", 1, "-b", 2000, "--lr", 1e30, "--warmup-epochs", 0]
+    flags += ["--output", tmp_path, "--experiment", "run"]
+    with pytest.raises(UserError, match=r"epoch 1, step 1: the loss on the validation set is nan"):
+        train(*flags)
+    assert list((tmp_path / "run").glob("*.pth.tar")) == []
+    train(*flags, "--on-nonfinite", "skip", "--resume", "auto")
+    result = json.loads((tmp_path / "run" / "result.json").read_text(), parse_constant=pytest.fail)
+    assert result["final"]["eval_loss"] is None
+
+
+@pytest.mark.parametrize("rate", [1e20, 1e38])
+def test_an_epoch_of_which_every_step_was_skipped_is_logged(tmp_path: Path, rate: float) -> None:
+    flags = ["--epochs", 12, "--lr", rate, "--warmup-epochs", 0, "--log-interval", 1]
+    with pytest.raises(UserError, match=f"{MAX_SKIPS_RUNNING} steps running were skipped"):
+        train(*flags, "--on-nonfinite", "skip", "--output", tmp_path, "--experiment", "run")
+
+
 def test_skipping_without_end_ends(tmp_path: Path) -> None:
     flags = ["--epochs", 30, "--output", tmp_path, "--experiment", "run", "--lr", 1e9]
     with pytest.raises(UserError, match=f"{MAX_SKIPS_RUNNING} steps running were skipped"):

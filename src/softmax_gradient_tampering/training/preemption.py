@@ -17,6 +17,28 @@ class Interrupted(Exception):  # noqa: N818 - to be asked to stop is no error
         self.exit_code = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
 
+@contextmanager
+def leave_on_signals() -> Iterator[None]:
+    """End the program at once on a signal, with the exit code that it has later too.
+
+    For the time before a run, which has nothing to keep.
+    """
+
+    def leave(*_: object) -> None:
+        raise SystemExit(Interrupted(signal.SIGTERM).exit_code)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class StopRequest:
     """The signal that asked this process to stop, or 0."""
 

@@ -1,9 +1,13 @@
 """What a person sees while a run trains: a bar on a terminal, else the published lines."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+
+from softmax_gradient_tampering.errors import as_printable
 
 
 class Progress:
@@ -53,7 +57,7 @@ class Progress:
             return
         fields = [*fields[:3], f"ETA: {self._eta(epoch + (number + 1) / num_batches)}", *fields[3:]]
         place = f"[{epoch + 1:3d}: {number:4d}/{num_batches - 1:4d}]"
-        print("   " + "  ".join([place, *fields]), flush=True)
+        self._print("   " + "  ".join([place, *fields]))
 
     def epoch(self, epoch: int, num_correct: int, top1: float) -> None:
         """Show the evaluation after an epoch."""
@@ -63,10 +67,20 @@ class Progress:
         """Print a line, above the bar where there is one."""
         if self.is_silent:
             return
+        text = "\n".join(map(as_printable, text.split("\n")))
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
-            print(text, flush=True)
+            self._print(text)
+
+    def _print(self, line: str) -> None:
+        """Print a line; where that fails, as on a full disk, the run goes on in silence."""
+        try:
+            print(line, flush=True)
+        except OSError:
+            self.is_silent = True
+            with suppress(OSError, ValueError):  # what is in the buffer would fail again at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def stop(self) -> None:
         if self._bar is not None:

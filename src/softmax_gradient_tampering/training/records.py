@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -105,7 +106,15 @@ def rows_hash(rows: Sequence[Row]) -> str:
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:
     """result.json, written last: its presence means that the run is finished."""
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    plain = {name: _without_nan(value) for name, value in result.items()}
+    write_text(folder / "result.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """None in the place of numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def config_hash(args: Mapping[str, Any]) -> str:

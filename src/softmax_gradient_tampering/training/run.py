@@ -10,11 +10,16 @@ from softmax_gradient_tampering.training.checkpoint import saved_args
 from softmax_gradient_tampering.training.config import Config
 from softmax_gradient_tampering.training.distributed import start_processes
 from softmax_gradient_tampering.training.epoch_evaluation import evaluate_model
-from softmax_gradient_tampering.training.preemption import Interrupted, StopRequest
+from softmax_gradient_tampering.training.preemption import (
+    Interrupted,
+    StopRequest,
+    leave_on_signals,
+)
 from softmax_gradient_tampering.training.progress import Progress
 from softmax_gradient_tampering.training.run_folder import newest_checkpoint, open_run_folder
 from softmax_gradient_tampering.training.session import Session
 from softmax_gradient_tampering.training.setup import Setup, set_up
+from softmax_gradient_tampering.training.supervision import NotFinite
 from softmax_gradient_tampering.training.validation import check_config
 from softmax_gradient_tampering.training.weights import load_checkpoint_weights
 
@@ -55,7 +60,8 @@ def run(
     check_config(config)
     processes = start_processes(config.device)
     try:
-        setup = set_up(config, processes)
+        with leave_on_signals():
+            setup = set_up(config, processes)
         is_silent = is_silent or not processes.is_first
         progress = Progress(is_silent, setup.schedule.num_epochs, config.per_line)
         if config.dry_run:
@@ -117,6 +123,11 @@ def _run_epochs(session: Session, after_batch: Callable[[], None]) -> Result:
         session.save_interrupted(signal)
         rows = session.state.rows
         return Result("interrupted", folder, rows, exit_code=signal.exit_code)
+    except NotFinite:
+        raise
+    except UserError:  # a file that cannot be read, say
+        session.save_before_error()
+        raise
     finally:
         session.close()
     return Result("finished", folder, session.state.rows, measurements)

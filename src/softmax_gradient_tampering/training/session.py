@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training import console, records
 from softmax_gradient_tampering.training.arguments import to_mapping
 from softmax_gradient_tampering.training.checkpoint import CheckpointFolder, load_checkpoint
@@ -50,6 +52,7 @@ class Session:
         self._tally = Tally(setup.processes.device)
         self._supervisor = Supervisor(setup, folder, request)
         self._is_at_epochs_end = False  # as a checkpoint left it: batches done, not evaluated
+        self._is_between_steps = False
         self._images_per_s = 0.0
         self._started = time.perf_counter()
 
@@ -120,6 +123,7 @@ class Session:
             position.batch = outcome.number + 1
             position.step += outcome.is_update
             position.skipped_steps += outcome.is_skipped
+            self._is_between_steps = outcome.is_update
             num_since += len(outcome.batch.labels) * setup.processes.number
             self.progress.advance()
             self._supervisor.after_batch(outcome, position)
@@ -175,6 +179,16 @@ class Session:
                 f"--resume auto --experiment {self.folder.name}"
             )
 
+    def save_before_error(self) -> None:
+        """Keep what was trained since the last checkpoint, if this process alone can tell.
+
+        Between two optimizer steps, in a run of one process: others would not know of it.
+        """
+        position = self.state.position
+        if self._is_between_steps and position.batch and self.setup.processes.number == 1:
+            with suppress(UserError):  # what made the error may stand in the way here too
+                self.save_recovery()
+
     def save_interrupted(self, signal: Interrupted) -> None:
         """Write a recovery checkpoint, unless the epoch's end has just written one."""
         position = self.state.position
@@ -191,7 +205,9 @@ class Session:
         state = self.state
         measurements = self._measurements
         if measurements is None:  # resumed after its last epoch
-            evaluation = evaluate_model(self.setup, self.setup.model, is_measured=True)
+            evaluation = evaluate_model(
+                self.setup, self.setup.model, is_measured=True, after_batch=self._supervisor.meet
+            )
             measurements = evaluation.measurements
         if self.config.save_predictions:
             save_predictions(self.setup, self.folder)
@@ -253,6 +269,7 @@ class Session:
             "skipped_steps": state.position.skipped_steps,
             "bad_images": setup.dataset.num_bad,
         }
+        self._supervisor.check_evaluation(evaluation.model.loss, state.position)
         row |= evaluation.columns(has_logits=self.config.logit_stats)
         state.rows.append(row)
         self.progress.epoch(
@@ -276,6 +293,7 @@ class Session:
 
     def _log(self, outcome: Outcome, images_per_s: float) -> None:
         loss, correct, count = self._tally.total(self.setup.processes)
+        count = max(count, 1)  # every step so far may have been skipped
         fields = console.batch_fields(
             self.setup, outcome, loss / count, 100 * correct / count, images_per_s
         )

@@ -1,6 +1,7 @@
 """What may end a run between two steps: a signal, or numbers that are not finite."""
 
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,10 @@ from softmax_gradient_tampering.training.setup import Setup
 # A loss scale that is too large is halved by every skipped step: 2^16 is gone after 16 of them.
 MAX_SKIPS_RUNNING = 50
 _NUM_NAMED = 3
+
+
+class NotFinite(UserError):  # noqa: N818 - named for what was found
+    """A loss or a gradient is not finite: what came after the last checkpoint is not kept."""
 
 
 class _Moment(NamedTuple):
@@ -49,7 +54,7 @@ class Supervisor:
 
         Raises:
             Interrupted: a process was asked to stop.
-            UserError: a loss or a gradient is not finite, or steps are skipped without end.
+            NotFinite: a loss or a gradient is not finite, or steps are skipped without end.
         """
         moment = _Moment(position.epoch, outcome.number, position.step, outcome.loss)
         if not self._setup.trainer.skips_nonfinite:
@@ -66,6 +71,21 @@ class Supervisor:
         """Read what is not read yet: before a checkpoint keeps what came of it."""
         self._meet(self._reader.first_false(is_last=True), heeds_signals=False)
 
+    def check_evaluation(self, loss: float, position: Position) -> None:
+        """Whether a model may be kept that was just evaluated; all processes have its loss.
+
+        Raises:
+            NotFinite: the loss is not finite, and the run is to stop then.
+        """
+        if math.isfinite(loss) or self._setup.trainer.skips_nonfinite:
+            return
+        raise NotFinite(
+            f"epoch {position.epoch + 1}, step {position.step}: the loss on the validation set is "
+            f"{loss} (lr {self._setup.schedule.current():g}): the training has diverged. No "
+            "checkpoint holds this epoch: start anew with a lower --lr, or go on regardless with "
+            "--on-nonfinite skip"
+        )
+
     def meet(self) -> None:
         """Agree on whether a signal came; called equally often by all processes."""
         self._meet(None)
@@ -79,7 +99,7 @@ class Supervisor:
             path = self._folder / "nonfinite.json"
             if processes.is_first:
                 write_text(path, json.dumps(report, indent=2) + "\n")
-            raise UserError(_sentence(report, path))
+            raise NotFinite(_sentence(report, path))
         if number and heeds_signals:
             raise Interrupted(number)
 
