@@ -1,6 +1,8 @@
 """Image files of every kind: read sensibly, or refused with the reason."""
 
+import errno
 import os
+import socket
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from softmax_gradient_tampering.data import inspection
 from softmax_gradient_tampering.data.image_file import read_image
 from softmax_gradient_tampering.data.inspection import inspect_image, inspect_images
 
@@ -28,8 +31,9 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
 
 
-def unreadable(path: Path) -> None:
-    path.mkdir()  # a mode of no permissions would not stop root
+def bind_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)  # a whole path may be too long
 
 
 READABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
@@ -55,7 +59,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: Image.new("1", (20_000, 20_000)).save(path, "PNG"),
         "more than 178,956,970 pixels, which PIL takes for a decompression bomb",
     ),
-    "unreadable": (unreadable, "Is a directory"),
+    "folder": (lambda path: path.mkdir(), "not a regular file"),
+    "pipe": (os.mkfifo, "not a regular file"),
+    "socket": (bind_socket, "not a regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
     "vanished": (lambda path: None, "no such file"),
     "32-bit": (
         lambda path: Image.fromarray(np.full((9, 9), 7e4, np.float32)).save(path, "TIFF"),
@@ -91,6 +98,8 @@ def test_what_cannot_be_read_is_told_with_the_reason(kind: str, tmp_path: Path) 
     assert problem in found.problem
     assert "\n" not in found.problem
     assert (found.width, found.height) == (0, 0)
+    of_the_moment = ("not a regular file", "no such file")
+    assert found.lasts == (found.problem not in of_the_moment)
 
 
 def test_permissions_are_told(tmp_path: Path) -> None:
@@ -100,6 +109,23 @@ def test_permissions_are_told(tmp_path: Path) -> None:
     PHOTO.save(path)
     path.chmod(0)
     assert inspect_image(str(path)).problem == "Permission denied"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), MemoryError(), OSError("out of memory")]
+)
+def test_a_failure_of_the_moment_does_not_last(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    path = tmp_path / "a.jpg"
+    PHOTO.save(path)
+    monkeypatch.setattr(inspection, "read_image", fail)
+    found = inspect_image(str(path))
+    assert found.problem
+    assert not found.lasts
 
 
 def test_16_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:

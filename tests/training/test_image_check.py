@@ -1,13 +1,17 @@
 """Bad image files: they stop a run, or are left out of it, before it begins."""
 
+import errno
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from PIL import Image
 
+from softmax_gradient_tampering.data import inspection
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.records import read_summary
 from tests.training.runs import assert_same_run, program, train
@@ -106,8 +110,6 @@ def test_a_folder_without_a_readable_image_is_refused(photos: Path) -> None:
 def test_files_are_looked_at_again_only_when_they_have_changed(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from softmax_gradient_tampering.data import inspection
-
     looked_at: list[str] = []
     inspect = inspection.inspect_image
 
@@ -131,6 +133,43 @@ def test_files_are_looked_at_again_only_when_they_have_changed(
     train(*SKIP, "--experiment", "c", "--max-steps", 1)  # a damaged cache is none
     assert cache.read_text().count("\n") == 35
     assert sorted(path.suffix for path in photos.rglob("*") if path.is_file()) == [".jpg"] * 34
+
+
+def test_a_file_that_could_not_be_opened_is_tried_again(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        refuse_to_open(patch, "train/ant/003.jpg")
+        with pytest.warns(UserWarning, match=r"ant/003\.jpg: Permission denied"):
+            train(*SKIP, "--experiment", "a", "--max-steps", 1)
+    (cache,) = Path("out/.image-checks").iterdir()
+    assert cache.read_text().count("\n") == 34  # the columns, and all files but one
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(*SKIP, "--experiment", "b", "--max-steps", 1)
+    assert cache.read_text().count("\n") == 35
+
+
+def test_a_known_file_that_may_no_longer_be_read_is_looked_at_again(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(*SKIP, "--experiment", "a", "--max-steps", 1)
+    refuse_to_open(monkeypatch, "train/ant/003.jpg")
+    with pytest.warns(UserWarning, match=r"ant/003\.jpg: Permission denied"):
+        train(*SKIP, "--experiment", "b", "--max-steps", 1)
+
+
+def refuse_to_open(patch: pytest.MonkeyPatch, name: str) -> None:
+    """As a mode of no permissions does, which would not stop root."""
+    open_image, access = inspection.open_image, os.access
+
+    def refuse(path: str) -> BinaryIO:
+        if path.endswith(name):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open_image(path)
+
+    patch.setattr(inspection, "open_image", refuse)
+    patch.setattr(os, "access", lambda path, mode: not path.endswith(name) and access(path, mode))
 
 
 def test_a_run_of_dali_resumes_in_the_middle_of_an_epoch_bitwise(photos: Path) -> None:

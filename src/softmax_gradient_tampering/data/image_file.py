@@ -1,7 +1,9 @@
 """Reading an image file, of whatever kind, as 8-bit pixels of one mode."""
 
+import errno
+import stat
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -11,6 +13,20 @@ from softmax_gradient_tampering.errors import first_line
 _MODES_16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _MODES_WITHOUT_RANGE = ("I", "F")
 _MODES_OF_PALETTES = ("P", "PA")
+
+
+def open_image(path: str) -> BinaryIO:
+    """Open an image file, if it is a regular one: a pipe would be waited for without end.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is empty.
+    """
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    if not status.st_size:
+        raise OSError("an empty file, of 0 bytes")
+    return Path(path).open("rb")
 
 
 def read_image(file: str | Path | IO[bytes], mode: str) -> Image.Image:
@@ -54,3 +70,12 @@ def read_failure(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or first_line(error)
     return f"{type(error).__name__}: {first_line(error)}"
+
+
+def is_of_content(error: Exception) -> bool:
+    """Whether a failure to read is the file's own, and not that of the moment.
+
+    The operating system's errors have a number, PIL's of the same type have none.
+    """
+    is_memory = isinstance(error, MemoryError) or "out of memory" in str(error)
+    return not is_memory and getattr(error, "errno", None) is None

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from softmax_gradient_tampering.data.image_file import read_failure, read_image
+from softmax_gradient_tampering.data.image_file import (
+    is_of_content,
+    open_image,
+    read_failure,
+    read_image,
+)
 
 _CHUNK = 32
 # Of the names that the loaders take for images.
@@ -28,6 +34,7 @@ class Inspection(NamedTuple):
         problem: why it cannot be trained on; empty if it can.
         notes: what is unusual about an image that can be read.
         digest: SHA-256 of the file, where it was asked for.
+        lasts: whether it is so until the file changes; not so of a failure to open or read it.
     """
 
     num_bytes: int = 0
@@ -38,6 +45,7 @@ class Inspection(NamedTuple):
     problem: str = ""
     notes: tuple[str, ...] = ()
     digest: str = ""
+    lasts: bool = True
 
 
 def inspect_image(path: str, with_digest: bool = False) -> Inspection:
@@ -47,17 +55,22 @@ def inspect_image(path: str, with_digest: bool = False) -> Inspection:
     try:
         status = Path(path).stat()
         num_bytes, mtime_ns = status.st_size, status.st_mtime_ns
-        if not num_bytes:
-            return Inspection(0, mtime_ns, problem="an empty file, of 0 bytes")
-        content = Path(path).read_bytes()
+        with open_image(path) as file:
+            content = file.read()
         digest = hashlib.sha256(content).hexdigest() if with_digest else ""
         with Image.open(io.BytesIO(content)) as image:
             kind = image.format or ""
             notes = _notes(image, path)
         width, height = read_image(io.BytesIO(content), "RGB").size
     except Exception as error:  # image decoders raise anything from OSError to SyntaxError
-        problem = read_failure(error)
-        return Inspection(num_bytes, mtime_ns, kind=kind, problem=problem, digest=digest)
+        return Inspection(
+            num_bytes,
+            mtime_ns,
+            kind=kind,
+            problem=read_failure(error),
+            digest=digest,
+            lasts=is_of_content(error),
+        )
     return Inspection(num_bytes, mtime_ns, height, width, kind, "", notes, digest)
 
 
@@ -94,7 +107,7 @@ def inspect_images(
 
 def _unchanged(path: str, known: Mapping[str, Inspection]) -> Inspection | None:
     earlier = known.get(path)
-    if earlier is None:
+    if earlier is None or not os.access(path, os.R_OK):
         return None
     try:
         status = Path(path).stat()

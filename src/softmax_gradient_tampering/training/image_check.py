@@ -35,8 +35,9 @@ def check_image_files(
 ) -> Inspections:
     """Check every file of a data set, and leave out the bad ones, or stop.
 
-    Process 0 looks at the files, for all processes to see the same list. What it finds is kept
-    in the output folder, and a file of the same size and time is not looked at again.
+    Process 0 looks at the files, for all processes to see the same list. What it finds of their
+    content is kept in the output folder, and a file of the same size and time is not looked at
+    again. A file that could not be opened is: it may have been the moment's fault.
 
     Args:
         config: on_bad_image says what is done about a bad file.
@@ -101,9 +102,10 @@ def _inspect(config: Config, processes: Processes, paths: Sequence[str]) -> list
         if time.monotonic() - said > _SIGN_OF_LIFE_S:
             processes.from_first((False, []))
             said = time.monotonic()
+    lasting = {path: entry for path, entry in zip(paths, found, strict=True) if entry.lasts}
     writes = not (config.validate or config.dry_run)
-    if writes and [known.get(path) for path in paths] != found:
-        _write_cache(cache, known | dict(zip(paths, found, strict=True)))
+    if writes and known | lasting != known:
+        _write_cache(cache, known | lasting)
     processes.from_first((True, found))
     return found
 
