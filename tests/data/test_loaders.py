@@ -1,5 +1,6 @@
 """Loaders: any number of workers, any start, any number of processes, one run."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,20 @@ def test_an_unreadable_image_is_named(photos: Dataset, tmp_path: Path) -> None:
     (tmp_path / "photos/train/bee/001.jpg").write_bytes(b"\xff\xd8 not an image")
     with pytest.raises(UserError, match=r"bee/001\.jpg: cannot be read as an image"):
         batches(photos, replace(OPTIONS, num_workers=1))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(os.mkfifo, "not a regular file"), (Path.touch, "an empty file, of 0 bytes")],
+)
+def test_a_pipe_and_an_empty_file_are_refused_unread(
+    photos: Dataset, tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    path = tmp_path / "photos/train/bee/001.jpg"
+    path.unlink()
+    make(path)
+    with pytest.raises(UserError, match=rf"bee/001\.jpg: cannot be read .*\({reason}\)"):
+        batches(photos, OPTIONS)
 
 
 DIGITS = replace(OPTIONS, input_size=(1, 8, 8), mean=(0.5,), std=(0.5,), batch_size=500)

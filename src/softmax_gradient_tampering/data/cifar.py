@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from softmax_gradient_tampering.data.folder import open_folder
+from softmax_gradient_tampering.data.image_file import open_image
 from softmax_gradient_tampering.data.memory import Images
 from softmax_gradient_tampering.errors import UserError
 
@@ -113,7 +114,7 @@ def _load_images(split: Any) -> Images:
     pixels = []
     for path, _ in reader.samples:
         try:
-            with Image.open(path) as image:
+            with open_image(path) as file, Image.open(file) as image:
                 pixels.append(np.asarray(image.convert("RGB")))
         except OSError as error:
             raise UserError(f"{path}: cannot be read as an image ({error})") from error

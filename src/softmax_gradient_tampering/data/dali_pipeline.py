@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from softmax_gradient_tampering.data.image_file import read_failure
+from softmax_gradient_tampering.data.image_file import open_image, read_failure
 from softmax_gradient_tampering.errors import UserError
 
 # timm's names, as far as DALI has the same filter.
@@ -238,7 +238,8 @@ def _read_files(paths: list[str], num_bytes: list[int]) -> list[Numbers]:
 
 def _read_file(path: str, num_bytes: int) -> Numbers:
     try:
-        content = np.fromfile(path, dtype=np.uint8)
+        with open_image(path) as file:
+            content = np.fromfile(file, dtype=np.uint8)
     except OSError as error:
         raise _bad_file(path, f"cannot be read: {read_failure(error)}") from error
     if len(content) != num_bytes:

@@ -1,12 +1,14 @@
 """Image folders, `root/split/class/image`, and the map-style data sets that timm names."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from timm.data import create_dataset
+from timm.data import ImageDataset, create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
+from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import IterableDataset
 
+from softmax_gradient_tampering.data.image_file import open_image
 from softmax_gradient_tampering.errors import UserError
 
 SYNONYMS = (
@@ -105,12 +107,20 @@ def _classes(split: Any) -> list[Any]:
     return list(getattr(split, "class_to_idx", None) or getattr(split, "classes", None) or ())
 
 
+class _FolderReader(ReaderImageFolder):
+    """timm's, which would wait at a pipe named as an image without end."""
+
+    def __getitem__(self, index: int) -> tuple[BinaryIO, int]:
+        path, label = self.samples[index]
+        return open_image(path), label
+
+
 def _open(root: Path, mode: str, class_map: Any = "") -> Any:
     try:
-        return create_dataset("", root=str(root), search_split=False, class_map=class_map,
-                              input_img_mode=mode)  # fmt: skip
+        reader = _FolderReader(str(root), class_map)
     except RuntimeError as error:
         raise UserError(f"{root}: {error}") from error
+    return ImageDataset(str(root), reader, input_img_mode=mode)
 
 
 def _is_empty_class(path: Path) -> bool:
