@@ -10,6 +10,7 @@ import torch
 from timm.data import Mixup
 
 from softmax_gradient_tampering.data import DataOptions, Dataset, open_dataset
+from softmax_gradient_tampering.data.factory import SampleDataset
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.errors import UserError
 
@@ -28,8 +29,11 @@ OPTIONS = DataOptions(
 
 
 @pytest.fixture
-def photos(tmp_path: Path, make_images: Callable[..., Path]) -> Dataset:
-    return open_dataset(str(make_images(tmp_path / "photos", {"ant": 6, "bee": 5, "cat": 3})))
+def photos(tmp_path: Path, make_images: Callable[..., Path]) -> SampleDataset:
+    root = make_images(tmp_path / "photos", {"ant": 6, "bee": 5, "cat": 3})
+    dataset = open_dataset(str(root))
+    assert isinstance(dataset, SampleDataset)
+    return dataset
 
 
 def batches(dataset: Dataset, options: DataOptions, epoch: int = 0, start: int = 0) -> list[Batch]:
@@ -97,6 +101,20 @@ def test_an_unreadable_image_is_named(photos: Dataset, tmp_path: Path) -> None:
     (tmp_path / "photos/train/bee/001.jpg").write_bytes(b"\xff\xd8 not an image")
     with pytest.raises(UserError, match=r"bee/001\.jpg: cannot be read as an image"):
         batches(photos, replace(OPTIONS, num_workers=1))
+
+
+def test_a_file_gone_bad_after_the_check_is_told_how_to_go_on(
+    photos: SampleDataset, tmp_path: Path
+) -> None:
+    assert photos.files is not None
+    photos.keep_files(*photos.files)
+    for split in ("train", "val"):
+        (tmp_path / f"photos/{split}/bee/001.jpg").unlink()
+    for loader in (photos.train_loader(OPTIONS), photos.evaluation_loader(OPTIONS)):
+        with pytest.raises(UserError, match=r"bee/001\.jpg: .*\(no such file\); it could be") as e:
+            list(loader.epoch(0))
+        assert "--resume auto finds it and leaves it out" in str(e.value)
+        assert "--on-bad-image" not in str(e.value)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,14 @@ class SampleDataset:
                 separate=options.aug_splits > 0,
             )
         transforms = transforms if isinstance(transforms, tuple) else (transforms,)
-        samples = Samples(self.train, transforms, self.mode, options.seed, options.aug_splits)
+        samples = Samples(
+            self.train,
+            transforms,
+            self.mode,
+            options.seed,
+            options.aug_splits,
+            were_checked=self.num_bad is not None,
+        )
         plan = options.plan(self.num_train, drop_last=True)
         model_input = options.model_input(is_training=True)
         return SampleTrainLoader(samples, plan, model_input, options.num_workers, options.process)
@@ -155,8 +162,9 @@ class SampleDataset:
             crop_pct=options.crop_pct,
             use_prefetcher=True,
         )
+        were_checked = self.num_bad is not None
         return SampleEvaluationLoader(
-            Samples(self.val, (transform,), self.mode, seed=None),
+            Samples(self.val, (transform,), self.mode, seed=None, were_checked=were_checked),
             options.eval_batch_size,
             options.model_input(is_training=False),
             options.num_workers,

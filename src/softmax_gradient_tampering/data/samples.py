@@ -40,6 +40,7 @@ class Samples(Dataset[Any]):
         mode: PIL's mode of the images.
         seed: the run's seed, or None where the transform draws no random numbers.
         num_splits: augmentation splits: the clean image and num_splits - 1 augmented ones.
+        were_checked: whether bad files were looked for and left out before.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Samples(Dataset[Any]):
         mode: str,
         seed: int | None,
         num_splits: int = 0,
+        were_checked: bool = False,
     ) -> None:
         self.base = base
         self.transforms = transforms
         self.mode = mode
         self.seed = seed
         self.num_splits = num_splits
+        self.were_checked = were_checked
 
     def __len__(self) -> int:
         return len(self.base)
@@ -109,6 +112,7 @@ class _WorkerPool:
 
     def __init__(self, samples: Samples, model_input: ModelInput, num_workers: int) -> None:
         self.model_input = model_input
+        self._were_checked = samples.were_checked
         self._keys = _Keys()
         self._loader = DataLoader(
             samples,
@@ -124,12 +128,7 @@ class _WorkerPool:
         self._keys.epoch, self._keys.batches = epoch, batches
         for indices, loaded in zip(batches, self._loader, strict=True):
             if isinstance(loaded, Unreadable):
-                raise UserError(
-                    f"{loaded.name}: cannot be read as an image ({loaded.reason}); "
-                    "repair or remove the file, then go on with --resume; --on-bad-image skip "
-                    "leaves such files out from the start",
-                    is_local=True,
-                )
+                raise _bad_file(loaded, self._were_checked)
             images, labels = loaded
             yield self.model_input(images, labels, epoch, indices)
 
@@ -192,6 +191,23 @@ class SampleEvaluationLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         return self._pool.batches(epoch, self._batches[start:])
+
+
+def _bad_file(found: Unreadable, was_checked: bool) -> UserError:
+    if was_checked:
+        fix = (
+            "it could be read when the files were checked; put it back, or go on without: "
+            "--resume auto finds it and leaves it out, but not in the middle of an epoch; if "
+            "refused there, go on from last.pth.tar with another --experiment"
+        )
+    else:
+        fix = (
+            "repair or remove the file, then go on with --resume; --on-bad-image skip leaves such "
+            "files out from the start"
+        )
+    return UserError(
+        f"{found.name}: cannot be read as an image ({found.reason}); {fix}", is_local=True
+    )
 
 
 def _collate(samples: list[Any]) -> Any:
