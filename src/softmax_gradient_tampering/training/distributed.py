@@ -94,16 +94,44 @@ def start_processes(device_name: str | None) -> Processes:
     """Read torchrun's environment and join the process group.
 
     Raises:
-        UserError: the device does not exist here.
+        UserError: the device does not exist here, or the environment is not torchrun's.
     """
-    number = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    number, rank = _number("WORLD_SIZE", 1), _number("RANK", 0)
+    local_rank = _number("LOCAL_RANK", 0)
+    if number > 1 and not dist.is_initialized():
+        _check_environment(number, rank)
     device = _find_device(device_name, local_rank)
     if number > 1 and not dist.is_initialized():
         # Agreements between processes go by the CPU, so that no step waits for a GPU.
         _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return Processes(number, rank, device)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise UserError(
+            f"{name}={text!r:.60} in the environment: must be a whole number, as torchrun sets it; "
+            "unset it for a run of one process",
+            is_local=True,  # which process this is may be just what is not known
+        )
+    return int(text)
+
+
+def _check_environment(number: int, rank: int) -> None:
+    """Refuse to look for other processes where the environment does not say how."""
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise UserError(
+                f"WORLD_SIZE={number} in the environment needs {name}, which is not set; start "
+                "the processes with torchrun, or unset WORLD_SIZE for a run of one",
+                is_local=True,
+            )
+    _number("MASTER_PORT", 0)
+    if rank >= number:
+        raise UserError(
+            f"RANK={rank} in the environment: must be less than WORLD_SIZE={number}", is_local=True
+        )
 
 
 def _join(backend: str) -> None:
@@ -129,7 +157,7 @@ def launch_id() -> str | None:
 
 def is_restart() -> bool:
     """Whether torchrun started these processes in the place of ones that failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
 
 
 def is_first_process() -> bool:

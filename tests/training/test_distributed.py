@@ -1,0 +1,31 @@
+"""What is said of an environment that is not torchrun's."""
+
+import pytest
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.distributed import start_processes
+
+TWO = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE='abc' in the environment: must be a whole number"),
+        ({"RANK": "-1"}, "RANK='-1' in the environment: must be a whole number"),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK='' in the environment: must be a whole number"),
+        (TWO | {"MASTER_ADDR": ""}, "WORLD_SIZE=2 in the environment needs MASTER_ADDR"),
+        (TWO | {"RANK": "2"}, "RANK=2 in the environment: must be less than WORLD_SIZE=2"),
+        (TWO | {"MASTER_PORT": "x"}, "MASTER_PORT='x' in the environment: must be a whole number"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 in the environment needs RANK, which is not set"),
+    ],
+)
+def test_a_wrong_environment_is_named(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*TWO, "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        start_processes("cpu")
