@@ -1,5 +1,6 @@
 """`sgt data check`: what it reports, and its exit code."""
 
+import errno
 import json
 import re
 import shutil
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 
 from softmax_gradient_tampering.cli import main
+from softmax_gradient_tampering.data.folder import find_split
+from softmax_gradient_tampering.data.tree import find_files
+from softmax_gradient_tampering.errors import UserError
 
 
 @pytest.fixture
@@ -95,10 +99,24 @@ def test_names_cannot_write_to_the_terminal(
     assert "bad: train/ant/\\x1b[2J\\n.jpg: an empty file" in output
 
 
+def test_a_folder_that_may_not_be_looked_into_is_one_line(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)  # a mode of no permissions would not stop root
+    with pytest.raises(UserError, match=r"photos: Permission denied$"):
+        find_files(photos)
+    with pytest.raises(UserError, match=r"^--data_dir .*photos: Permission denied$"):
+        find_split(photos, "train")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["check", "nowhere"], "nowhere: no such folder"),
+        (["check", "x" * 300], "File name too long"),
         (["check", "."], r"\.: no images in it, files that end in \.png, \.jpg, \.jpeg"),
         (["check", ".", "--workers", "0"], "--workers 0: must be at least 1"),
         (["scrub", "."], "invalid choice: 'scrub'"),

@@ -22,6 +22,12 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         open_dataset(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("cifar", [0, 10])
+def test_a_name_too_long_is_one_line(cifar: int) -> None:
+    with pytest.raises(UserError, match=r"--data_dir x+: File name too long"):
+        open_dataset("x" * 300, cifar=cifar)
+
+
 def test_a_missing_split_is_an_error_and_not_the_folder_itself(
     tmp_path: Path, make_images: Make
 ) -> None:

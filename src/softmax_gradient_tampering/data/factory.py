@@ -8,7 +8,7 @@ from timm.data import create_transform
 
 from softmax_gradient_tampering.data.cifar import load_cifar
 from softmax_gradient_tampering.data.digits import load_digits
-from softmax_gradient_tampering.data.folder import open_folder, open_timm_dataset
+from softmax_gradient_tampering.data.folder import open_folder, open_timm_dataset, opening
 from softmax_gradient_tampering.data.loader import Loader, TrainLoader
 from softmax_gradient_tampering.data.memory import (
     Augmentation,
@@ -192,7 +192,8 @@ def open_dataset(
     if cifar:
         if root is None:
             raise UserError(f"--cifar {cifar} needs --data_dir, the folder of its files")
-        splits = load_cifar(cifar, root, train_split, val_split)
+        with opening(f"--data_dir {root}"):
+            splits = load_cifar(cifar, root, train_split, val_split)
         return MemoryDataset(f"CIFAR-{cifar}", splits, _CIFAR_STATISTICS, pad=4)
     if root is None and not dataset:
         return MemoryDataset("digits", load_digits(), _DIGITS_STATISTICS, pad=0)

@@ -1,5 +1,7 @@
 """Image folders, `root/split/class/image`, and the map-style data sets that timm names."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,7 +11,7 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from torch.utils.data import IterableDataset
 
 from softmax_gradient_tampering.data.image_file import open_image
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import UserError, first_line
 
 SYNONYMS = (
     ("train", "training"),
@@ -17,12 +19,26 @@ SYNONYMS = (
 )
 
 
+@contextmanager
+def opening(what: str) -> Iterator[None]:
+    """Turn what the system says of a folder, such as a name too long, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: {error.strerror or first_line(error)}") from error
+
+
 def find_split(root: Path, split: str) -> Path:
     """The folder of a split: `root/split`, or under another usual name of it.
 
     Raises:
-        UserError: root or the split is missing.
+        UserError: root or the split is missing, or cannot be looked into.
     """
+    with opening(f"--data_dir {root}"):
+        return _find_split(root, split)
+
+
+def _find_split(root: Path, split: str) -> Path:
     if not root.is_dir():
         raise UserError(f"--data_dir {root}: no such folder; give one that holds train/ and val/")
     names = [split]
@@ -53,7 +69,8 @@ def open_folder(root: Path, train_split: str, val_split: str, mode: str) -> tupl
         UserError: a split is missing, a class has no image, or validation has an unknown class.
     """
     train_root, val_root = find_split(root, train_split), find_split(root, val_split)
-    empty = [path.name for path in sorted(train_root.iterdir()) if _is_empty_class(path)]
+    with opening(str(train_root)):
+        empty = empty_classes(train_root)
     if empty:
         raise UserError(
             f"{train_root}: no image in class {', '.join(empty[:8])}; remove the folder or fill it"
@@ -121,6 +138,11 @@ def _open(root: Path, mode: str, class_map: Any = "") -> Any:
     except RuntimeError as error:
         raise UserError(f"{root}: {error}") from error
     return ImageDataset(str(root), reader, input_img_mode=mode)
+
+
+def empty_classes(root: Path) -> list[str]:
+    """The names of the folders in root that hold no image."""
+    return [path.name for path in sorted(root.iterdir()) if _is_empty_class(path)]
 
 
 def _is_empty_class(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from timm.data.readers.img_extensions import get_img_extensions
 
-from softmax_gradient_tampering.data.folder import SYNONYMS
+from softmax_gradient_tampering.data.folder import SYNONYMS, opening
 from softmax_gradient_tampering.data.inspection import Inspection, inspect_images
 from softmax_gradient_tampering.errors import UserError
 
@@ -74,15 +74,10 @@ def find_files(root: Path) -> Report:
     """List the splits of a tree and their files, without opening any.
 
     Raises:
-        UserError: root is no folder, or holds no image.
+        UserError: root is no folder, cannot be looked into, or holds no image.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    splits = []
-    for name, synonyms in zip(("train", "val"), SYNONYMS, strict=True):
-        folders = [root / synonym for synonym in synonyms if (root / synonym).is_dir()]
-        splits += [Split(name, folder) for folder in folders[:1]]
-    report = Report(root, splits or [Split("images", root)])
+    with opening(str(root)):
+        report = Report(root, _find_splits(root))
     for split in report.splits:
         _list_files(report, split)
     if not any(split.files for split in report.splits):
@@ -116,6 +111,16 @@ def check_files(
         digests[split.name].setdefault(found.digest, file)
         if split.name == "val" and found.digest in digests.get("train", {}):
             report.duplicates.append(Duplicate(digests["train"][found.digest], file))
+
+
+def _find_splits(root: Path) -> list[Split]:
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    splits = []
+    for name, synonyms in zip(("train", "val"), SYNONYMS, strict=True):
+        folders = [root / synonym for synonym in synonyms if (root / synonym).is_dir()]
+        splits += [Split(name, folder) for folder in folders[:1]]
+    return splits or [Split("images", root)]
 
 
 def _list_files(report: Report, split: Split) -> None:
