@@ -90,6 +90,36 @@ def test_a_tree_without_splits_is_one(photos: Path, capsys: pytest.CaptureFixtur
     assert report["splits"]["images"]["classes"] == {"ant": 5, "bee": 4}
 
 
+def test_classes_that_training_refuses_are_found(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "train/cat").mkdir()
+    shutil.copytree(photos / "val/ant", photos / "val/newt")
+    (photos / "val/owl").mkdir()  # without an image it is none of validation's
+    code, report = check_json(capsys, photos)
+    assert code == 1
+    assert report["bad"] == [
+        {"file": "train/cat", "what": "a class without an image, which training refuses"},
+        {"file": "val", "what": "class newt, which is not in train; training refuses it"},
+    ]
+    code, report = check_json(capsys, photos / "train")
+    assert (code, [finding["file"] for finding in report["bad"]]) == (1, ["cat"])
+
+
+def test_links_that_go_round_are_noted_and_followed_once(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ant", "bee"):
+        (photos / "train" / name / "up").symlink_to("..")
+    (photos / "train/cat").symlink_to(photos / "train/ant", target_is_directory=True)
+    code, report = check_json(capsys, photos)
+    assert code == 0
+    assert report["splits"]["train"]["classes"] == {"ant": 5, "bee": 4, "cat": 5}
+    notes = {note["file"]: note["what"] for note in report["notes"]}
+    assert sorted(notes) == ["train/ant/up", "train/bee/up", "train/cat/up"]
+    assert "a link to a folder above it" in notes["train/ant/up"]
+
+
 def test_names_cannot_write_to_the_terminal(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

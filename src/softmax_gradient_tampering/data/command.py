@@ -13,10 +13,11 @@ from softmax_gradient_tampering.errors import UserError, as_printable
 
 DESCRIPTION = """\
 Decode every image of DIR, with its train/ and val/, or one tree of classes. Prints the images
-of every class, what is unusual, every file that cannot be read and why, and images that are in
-train and in val, by their content. Nothing is written.
+of every class, what is unusual, every file that cannot be read and why, classes that training
+refuses, and images that are in train and in val, by their content. Nothing is written.
 
-Exit code: 0 if all is well, 1 if there are bad files or duplicates, 2 for a mistake in the call.
+Exit code: 0 if all is well, 1 if there are bad files, such classes or duplicates, 2 for a mistake
+in the call.
 """
 
 

@@ -2,14 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from timm.data.readers.img_extensions import get_img_extensions
 
-from softmax_gradient_tampering.data.folder import SYNONYMS, opening
+from softmax_gradient_tampering.data.folder import SYNONYMS, empty_classes, opening
 from softmax_gradient_tampering.data.inspection import Inspection, inspect_images
 from softmax_gradient_tampering.errors import UserError
 
@@ -54,7 +54,8 @@ class Report:
     Attributes:
         root: the tree.
         splits: its splits.
-        bad: files that cannot be trained on, and folders that cannot be listed.
+        bad: files that cannot be trained on, folders that cannot be listed, and classes that
+            training refuses.
         notes: images that can be read but are unusual.
         duplicates: images that are in training and in validation.
     """
@@ -80,6 +81,7 @@ def find_files(root: Path) -> Report:
         report = Report(root, _find_splits(root))
     for split in report.splits:
         _list_files(report, split)
+    _check_classes(report)
     if not any(split.files for split in report.splits):
         endings = ", ".join(get_img_extensions())
         raise UserError(f"{root}: no images in it, files that end in {endings}")
@@ -130,7 +132,11 @@ def _list_files(report: Report, split: Split) -> None:
         folder = os.path.relpath(error.filename, report.root)
         report.bad.append(Finding(folder, f"cannot be listed: {error.strerror}"))
 
-    for folder, _, names in os.walk(split.folder, onerror=cannot_be_listed, followlinks=True):
+    def goes_round(folder: str) -> None:
+        what = "a link to a folder above it, not followed here; the loaders count its images again"
+        report.notes.append(Finding(os.path.relpath(folder, report.root), what))
+
+    for folder, names in _walk(split.folder, cannot_be_listed, goes_round):
         for name in names:
             path = Path(folder, name)
             if path.suffix.lower() in endings:
@@ -138,6 +144,47 @@ def _list_files(report: Report, split: Split) -> None:
             else:
                 split.passed_over[path.suffix.lower() or name] += 1
     split.files.sort()
+
+
+def _walk(
+    root: Path, onerror: Callable[[OSError], None], on_loop: Callable[[str], None]
+) -> Iterator[tuple[str, list[str]]]:
+    """Folders and their files' names, as the loaders walk, but without going round in links."""
+    above = {root: frozenset[tuple[int, int]]()}
+    for folder, subfolders, names in os.walk(root, onerror=onerror, followlinks=True):
+        status = Path(folder).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in above[Path(folder)]:
+            subfolders.clear()
+            on_loop(folder)
+            continue
+        for name in subfolders:
+            above[Path(folder, name)] = above[Path(folder)] | {identity}
+        yield folder, names
+
+
+def _check_classes(report: Report) -> None:
+    """Find the classes that training refuses: without an image, or in validation alone."""
+    train, *others = report.splits
+    if train.name == "val":
+        return
+    with opening(str(train.folder)):
+        empty = empty_classes(train.folder)
+    folder = os.path.relpath(train.folder, report.root)
+    for name in empty:
+        report.bad.append(
+            Finding(str(Path(folder, name)), "a class without an image, which training refuses")
+        )
+    known = _labels(report, train)
+    for split in others:
+        for name in sorted(_labels(report, split) - known):
+            found = f"class {name}, which is not in {train.name}; training refuses it"
+            report.bad.append(Finding(os.path.relpath(split.folder, report.root), found))
+
+
+def _labels(report: Report, split: Split) -> set[str]:
+    """The classes as the loaders name them: by the last folder alone."""
+    return {Path(_class_of(report, split, file)).name for file in split.files}
 
 
 def _class_of(report: Report, split: Split, file: str) -> str:
