@@ -42,6 +42,15 @@ def test_an_empty_class_is_named(tmp_path: Path, make_images: Make) -> None:
         open_dataset(str(root))
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_link_that_goes_round_is_named(tmp_path: Path, make_images: Make, split: str) -> None:
+    root = make_images(tmp_path / "a", {"x": 2, "y": 3})
+    (root / split / "z").symlink_to(root / split / "x", target_is_directory=True)
+    (root / split / "x/up").symlink_to("..")
+    with pytest.raises(UserError, match=rf"{split}/[xz]/up: a link to a folder above it"):
+        open_dataset(str(root))
+
+
 def test_a_class_of_validation_alone_is_named(tmp_path: Path, make_images: Make) -> None:
     root = make_images(tmp_path / "a", {"x": 2, "y": 3}, ("train",))
     make_images(root, {"x": 1, "newt": 1}, ("val",))

@@ -1,6 +1,7 @@
 """Image folders, `root/split/class/image`, and the map-style data sets that timm names."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,10 +67,13 @@ def open_folder(root: Path, train_split: str, val_split: str, mode: str) -> tupl
         mode: PIL's mode of the images, "RGB" or "L".
 
     Raises:
-        UserError: a split is missing, a class has no image, or validation has an unknown class.
+        UserError: a split is missing, a class has no image, validation has an unknown class, or a
+            link leads round in a circle.
     """
     train_root, val_root = find_split(root, train_split), find_split(root, val_split)
-    with opening(str(train_root)):
+    with opening(str(root)):
+        for split_root in (train_root, val_root):
+            _refuse_loops(split_root)
         empty = empty_classes(train_root)
     if empty:
         raise UserError(
@@ -138,6 +142,33 @@ def _open(root: Path, mode: str, class_map: Any = "") -> Any:
     except RuntimeError as error:
         raise UserError(f"{root}: {error}") from error
     return ImageDataset(str(root), reader, input_img_mode=mode)
+
+
+def walk_folders(
+    root: Path, onerror: Callable[[OSError], None], on_loop: Callable[[str], None]
+) -> Iterator[tuple[str, list[str]]]:
+    """Folders and their files' names, with links followed, but not round in a circle."""
+    above = {root: frozenset[tuple[int, int]]()}
+    for folder, subfolders, names in os.walk(root, onerror=onerror, followlinks=True):
+        status = Path(folder).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in above[Path(folder)]:
+            subfolders.clear()
+            on_loop(folder)
+            continue
+        for name in subfolders:
+            above[Path(folder, name)] = above[Path(folder)] | {identity}
+        yield folder, names
+
+
+def _refuse_loops(root: Path) -> None:
+    """timm's own walk would take such images many times, or not end."""
+
+    def refuse(folder: str) -> None:
+        raise UserError(f"{folder}: a link to a folder above it, to go round in; remove the link")
+
+    for _ in walk_folders(root, lambda _: None, refuse):
+        pass
 
 
 def empty_classes(root: Path) -> list[str]:

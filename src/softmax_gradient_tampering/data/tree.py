@@ -2,14 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from timm.data.readers.img_extensions import get_img_extensions
 
-from softmax_gradient_tampering.data.folder import SYNONYMS, empty_classes, opening
+from softmax_gradient_tampering.data.folder import SYNONYMS, empty_classes, opening, walk_folders
 from softmax_gradient_tampering.data.inspection import Inspection, inspect_images
 from softmax_gradient_tampering.errors import UserError
 
@@ -54,8 +54,8 @@ class Report:
     Attributes:
         root: the tree.
         splits: its splits.
-        bad: files that cannot be trained on, folders that cannot be listed, and classes that
-            training refuses.
+        bad: files that cannot be trained on, folders that cannot be listed, and links and
+            classes that training refuses.
         notes: images that can be read but are unusual.
         duplicates: images that are in training and in validation.
     """
@@ -133,10 +133,10 @@ def _list_files(report: Report, split: Split) -> None:
         report.bad.append(Finding(folder, f"cannot be listed: {error.strerror}"))
 
     def goes_round(folder: str) -> None:
-        what = "a link to a folder above it, not followed here; the loaders count its images again"
-        report.notes.append(Finding(os.path.relpath(folder, report.root), what))
+        what = "a link to a folder above it, which training refuses"
+        report.bad.append(Finding(os.path.relpath(folder, report.root), what))
 
-    for folder, names in _walk(split.folder, cannot_be_listed, goes_round):
+    for folder, names in walk_folders(split.folder, cannot_be_listed, goes_round):
         for name in names:
             path = Path(folder, name)
             if path.suffix.lower() in endings:
@@ -144,23 +144,6 @@ def _list_files(report: Report, split: Split) -> None:
             else:
                 split.passed_over[path.suffix.lower() or name] += 1
     split.files.sort()
-
-
-def _walk(
-    root: Path, onerror: Callable[[OSError], None], on_loop: Callable[[str], None]
-) -> Iterator[tuple[str, list[str]]]:
-    """Folders and their files' names, as the loaders walk, but without going round in links."""
-    above = {root: frozenset[tuple[int, int]]()}
-    for folder, subfolders, names in os.walk(root, onerror=onerror, followlinks=True):
-        status = Path(folder).stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in above[Path(folder)]:
-            subfolders.clear()
-            on_loop(folder)
-            continue
-        for name in subfolders:
-            above[Path(folder, name)] = above[Path(folder)] | {identity}
-        yield folder, names
 
 
 def _check_classes(report: Report) -> None:
