@@ -1,6 +1,8 @@
 """What is said of folders that are not what they should be."""
 
-from collections.abc import Callable
+import errno
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,23 @@ def test_a_link_that_goes_round_is_named(tmp_path: Path, make_images: Make, spli
     (root / split / "z").symlink_to(root / split / "x", target_is_directory=True)
     (root / split / "x/up").symlink_to("..")
     with pytest.raises(UserError, match=rf"{split}/[xz]/up: a link to a folder above it"):
+        open_dataset(str(root))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_that_cannot_be_listed_is_named(
+    tmp_path: Path, make_images: Make, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    root = make_images(tmp_path / "a", {"x": 2, "y": 3})
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> Iterator[os.DirEntry[str]]:
+        if Path(path) == root / split / "x":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=rf"{split}/x: cannot be listed: Permission denied"):
         open_dataset(str(root))
 
 

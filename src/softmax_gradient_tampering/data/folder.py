@@ -67,13 +67,13 @@ def open_folder(root: Path, train_split: str, val_split: str, mode: str) -> tupl
         mode: PIL's mode of the images, "RGB" or "L".
 
     Raises:
-        UserError: a split is missing, a class has no image, validation has an unknown class, or a
-            link leads round in a circle.
+        UserError: a split is missing, a class has no image, validation has an unknown class, a
+            link leads round in a circle, or a folder cannot be listed.
     """
     train_root, val_root = find_split(root, train_split), find_split(root, val_split)
     with opening(str(root)):
         for split_root in (train_root, val_root):
-            _refuse_loops(split_root)
+            _check_walk(split_root)
         empty = empty_classes(train_root)
     if empty:
         raise UserError(
@@ -161,13 +161,16 @@ def walk_folders(
         yield folder, names
 
 
-def _refuse_loops(root: Path) -> None:
-    """timm's own walk would take such images many times, or not end."""
+def _check_walk(root: Path) -> None:
+    """timm's own walk would go round in links, and pass over what it cannot list in silence."""
+
+    def cannot_be_listed(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
     def refuse(folder: str) -> None:
         raise UserError(f"{folder}: a link to a folder above it, to go round in; remove the link")
 
-    for _ in walk_folders(root, lambda _: None, refuse):
+    for _ in walk_folders(root, cannot_be_listed, refuse):
         pass
 
 
