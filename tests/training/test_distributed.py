@@ -12,6 +12,7 @@ TWO = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT"
     ("environment", "message"),
     [
         ({"WORLD_SIZE": "abc"}, "WORLD_SIZE='abc' in the environment: must be a whole number"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE='0' in the environment: must be a whole number from 1"),
         ({"RANK": "-1"}, "RANK='-1' in the environment: must be a whole number"),
         ({"LOCAL_RANK": ""}, "LOCAL_RANK='' in the environment: must be a whole number"),
         (TWO | {"MASTER_ADDR": ""}, "WORLD_SIZE=2 in the environment needs MASTER_ADDR"),

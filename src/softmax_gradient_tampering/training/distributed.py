@@ -96,7 +96,7 @@ def start_processes(device_name: str | None) -> Processes:
     Raises:
         UserError: the device does not exist here, or the environment is not torchrun's.
     """
-    number, rank = _number("WORLD_SIZE", 1), _number("RANK", 0)
+    number, rank = _number("WORLD_SIZE", 1, smallest=1), _number("RANK", 0)
     local_rank = _number("LOCAL_RANK", 0)
     if number > 1 and not dist.is_initialized():
         _check_environment(number, rank)
@@ -107,12 +107,13 @@ def start_processes(device_name: str | None) -> Processes:
     return Processes(number, rank, device)
 
 
-def _number(name: str, default: int) -> int:
+def _number(name: str, default: int, smallest: int = 0) -> int:
     text = os.environ.get(name, str(default))
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+    is_number = text.isascii() and text.isdecimal() and len(text) < 10
+    if not is_number or int(text) < smallest:
         raise UserError(
-            f"{name}={text!r:.60} in the environment: must be a whole number, as torchrun sets it; "
-            "unset it for a run of one process",
+            f"{name}={text!r:.60} in the environment: must be a whole number from {smallest}, as "
+            "torchrun sets it; unset it for a run of one process",
             is_local=True,  # which process this is may be just what is not known
         )
     return int(text)
