@@ -110,6 +110,18 @@ def test_a_checkpoint_of_another_model_is_one_line() -> None:
         train(*words, "--num-classes", 12)
 
 
+def test_an_optimizer_of_another_torch_may_lack_a_setting() -> None:
+    words = ("--epochs", 2, "--output", "out")
+    train(*words, "--experiment", "a", "--max-steps", 8)
+    (path,) = Path("out/a").glob("recovery-*")
+    checkpoint = load_checkpoint(path)
+    del checkpoint["optimizer"]["param_groups"][0]["dampening"]
+    torch.save(checkpoint, path)
+    resumed = train(*words, "--experiment", "a", "--resume", "auto")
+    whole = train(*words, "--experiment", "b")
+    assert [row["train_loss"] for row in resumed.rows] == [row["train_loss"] for row in whole.rows]
+
+
 @pytest.mark.parametrize(
     ("lower_is_better", "expected"), [(False, [(3, 9.0), (2, 7.0)]), (True, [(1, 5.0), (4, 5.0)])]
 )

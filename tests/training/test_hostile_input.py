@@ -196,7 +196,9 @@ def test_deep_pickles_are_refused(own_folder: Path) -> None:
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", "\x1b[2J", "x" * 300, "a\nb", "\0"])
+@pytest.mark.parametrize(
+    "name", ["..", ".image-checks", " ", "a/b", "\x1b[2J", "x" * 300, "a\nb", "\0"]
+)
 def test_names_that_leave_the_folder_or_write_to_the_terminal(
     name: str, own_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

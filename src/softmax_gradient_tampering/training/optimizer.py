@@ -45,7 +45,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]
     own = optimizer.state_dict()["param_groups"]
     if [len(group["params"]) for group in own] != [len(g["params"]) for g in saved["param_groups"]]:
         raise ValueError("its parameter groups are others")
-    for group, saved_group in zip(own, saved["param_groups"], strict=True):
+    # What a group lacks, as of a torch that did not have it yet, is as the optimizer is made here.
+    groups = [{**group, **other} for group, other in zip(own, saved["param_groups"], strict=True)]
+    for group, saved_group in zip(own, groups, strict=True):
         for name, value in group.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if is_number and not isinstance(saved_group.get(name, value), int | float):
@@ -59,7 +61,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]
                 is_right = isinstance(value, torch.Tensor) and value.shape == parameter.shape
             if not is_right:
                 raise ValueError(f"{name} of a parameter of shape {tuple(parameter.shape)}")
-    optimizer.load_state_dict(saved)
+    optimizer.load_state_dict({**saved, "param_groups": groups})
 
 
 _LIKE_THE_PARAMETER = ("momentum_buffer", "exp_avg", "exp_avg_sq")

@@ -106,10 +106,11 @@ def _check_combinations(config: Config) -> None:
     if config.no_resume_opt and not config.resume:
         raise UserError("--no-resume-opt needs --resume")
     name = config.experiment
-    if name in (".", "..") or "/" in name or not name.isprintable() or len(name.encode()) > 200:
+    is_plain = name.isprintable() and "/" not in name and name == name.strip()
+    if name.startswith(".") or not is_plain or len(name.encode()) > 200:
         raise UserError(
             f"--experiment {name!r:.60}: must be a plain folder name, without / or control "
-            "characters, of at most 200 bytes"
+            "characters, no . or blank at its start, of at most 200 bytes"
         )
 
 
