@@ -5,6 +5,7 @@ import pickle
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -83,7 +84,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
     path = tmp_path / "evil.pth.tar"
     torch.save({"state_dict": {}, "args": Evil()}, path)
-    with pytest.raises(UserError, match="not loaded, damaged or unsafe"):
+    with pytest.raises(UserError, match=r"damaged or unsafe: it asks for \w+\.mkdir$"):
         load_checkpoint(path)
     path.write_bytes(pickle.dumps(Evil()))
     with pytest.raises(UserError, match=r"evil\.pth\.tar: not"):
@@ -150,3 +151,88 @@ def test_a_folded_checkpoint_stays_marked_and_is_not_folded_again() -> None:
     load_checkpoint_weights(model, path, parse_arguments(["--model", "digits_mlp"]))
     with pytest.raises(ValueError, match=r"alpha = 0\.25 is already folded"):
         fold_alpha(model, 0.25)
+
+
+def save_numbered(folder: Path, *names: str) -> dict[str, Path]:
+    """A small checkpoint under every name; the first says that it is of epoch 1, and so on."""
+    folder.mkdir(exist_ok=True)
+    paths = {name: folder / f"{name}.pth.tar" for name in names}
+    for epoch, path in enumerate(paths.values(), start=1):
+        torch.save({"epoch": epoch, "state_dict": {}}, path)
+    return paths
+
+
+def refuse_reading(path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Let a file fail to be read: permissions do not stop a superuser who runs the tests."""
+    original = Path.open
+
+    def fail(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self == path:
+            raise error
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", fail)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
+def test_a_checkpoint_that_cannot_be_read_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    paths = save_numbered(tmp_path, "previous", "last")
+    refuse_reading(paths["last"], monkeypatch, error)
+    with pytest.raises(UserError, match=r"last\.pth\.tar: not read .*; it may be whole"):
+        CheckpointFolder(tmp_path, 1, False).newest()
+
+
+def test_checkpoints_of_a_newer_version_are_left_as_they_are() -> None:
+    words = ("--output", "out", "--experiment", "a")
+    train("--epochs", 2, *words, "--max-steps", 8)
+    for path in Path("out/a").glob("*.pth.tar"):
+        checkpoint = load_checkpoint(path)
+        checkpoint[OUR_KEY]["format"] = 99
+        path.unlink()  # it may be another one's second name
+        torch.save(checkpoint, path)
+    before = {path: path.read_bytes() for path in Path("out/a").iterdir()}
+    with pytest.raises(UserError, match="format 99 is of a newer version"):
+        train("--epochs", 2, *words, "--resume", "auto")
+    assert {path: path.read_bytes() for path in Path("out/a").iterdir()} == before
+
+
+def test_the_best_is_the_last_to_be_tried(tmp_path: Path) -> None:
+    names = ("model_best", "checkpoint-2", "previous", "recovery-3-9", "last")
+    paths = save_numbered(tmp_path, *names)
+    tried = []
+    for _ in names:
+        newest = CheckpointFolder(tmp_path, 1, False).newest()
+        assert newest is not None
+        tried.append(newest[1]["epoch"])
+        newest[0].write_bytes(b"PK damaged")
+    assert tried == [5, 4, 3, 2, 1]
+    assert CheckpointFolder(tmp_path, 1, False).newest() is None
+    assert all(path.exists() for path in paths.values())
+
+
+def test_files_of_the_users_own_stay(tmp_path: Path) -> None:
+    kept = save_numbered(tmp_path, "checkpoint-keep-1", "recovery-of-monday", "checkpoint-\u0661")
+    folder = tmp_path / "checkpoint-7.pth.tar"
+    folder.mkdir()
+    gone = save_numbered(tmp_path, "checkpoint-8", "recovery-8-3")
+    checkpoints = CheckpointFolder(tmp_path, 1, False)
+    checkpoints.rank(9, 1.0)
+    checkpoints.save_epoch({"epoch": 9, "state_dict": {}}, 9)
+    assert all(path.exists() for path in (*kept.values(), folder))
+    assert not any(path.exists() for path in gone.values())
+
+
+def test_what_a_library_says_at_length_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_numbered(tmp_path, "last")["last"]
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("x" * 5000)
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(UserError, match=r"ValueError: x+") as caught:
+        load_checkpoint(path)
+    assert len(str(caught.value)) < 500

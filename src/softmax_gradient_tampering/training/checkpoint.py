@@ -1,11 +1,14 @@
 """Checkpoints: the published keys, ours besides under one, plain types and tensors only."""
 
 import argparse
+import errno
+import os
 import pickle
+import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -16,6 +19,10 @@ from softmax_gradient_tampering.training.files import copy_whole, rename, write_
 OUR_KEY = "softmax_gradient_tampering"
 FORMAT = 1
 _KEEP_RECOVERIES = 2
+# ASCII digits only: \d takes those of any script.
+_KEPT = re.compile(r"checkpoint-[0-9]+\.pth\.tar")
+_RECOVERY = re.compile(r"recovery-[0-9]+-[0-9]+\.pth\.tar")
+_CHUNK = 2**20
 
 
 @dataclass
@@ -28,28 +35,18 @@ class Position:
     skipped_steps: int = 0
 
 
+class DamagedCheckpointError(UserError):
+    """A checkpoint that is provably not what was written: cut short, or of another content."""
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint without running code from it: ours, a published one, or timm's.
 
     Raises:
-        UserError: it is missing, damaged, or asks for code to be run.
+        DamagedCheckpointError: it is damaged.
+        UserError: it is missing, cannot be read, asks for code to be run, or is of no known form.
     """
-    try:
-        damaged = _damaged_part(path)
-        if damaged is not None:
-            raise UserError(f"{path}: damaged, the checksum of {damaged} does not match")
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint") from error
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: not loaded, damaged or unsafe ({first_line(error)})") from error
-    except Exception as error:
-        # Damaged bytes make the unpickler raise anything, IndexError to UnicodeDecodeError.
-        kind = type(error).__name__
-        raise UserError(f"{path}: not a whole checkpoint ({kind}: {first_line(error)})") from error
+    checkpoint = _load(path)
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: not a checkpoint but {type(checkpoint).__name__}")
     if "state_dict" not in checkpoint:
@@ -129,7 +126,7 @@ class CheckpointFolder:
         if last.exists():
             copy_whole(last, self.folder / "previous.pth.tar")
         rename(new, last)
-        for path in self.folder.glob("checkpoint-*.pth.tar"):
+        for path in self._numbered(_KEPT):
             if path.name not in kept:
                 path.unlink()
         for path in self.recoveries():
@@ -144,7 +141,7 @@ class CheckpointFolder:
 
     def recoveries(self) -> list[Path]:
         """The recovery checkpoints, the newest first."""
-        return sorted(self.folder.glob("recovery-*.pth.tar"), key=_numbers, reverse=True)
+        return self._numbered(_RECOVERY)
 
     def remove_spares(self) -> None:
         """Remove what a finished run needs no more."""
@@ -152,7 +149,18 @@ class CheckpointFolder:
             path.unlink(missing_ok=True)
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest whole checkpoint, and its path; damaged ones are named and passed over."""
+        """The newest whole checkpoint, and its path; damaged ones are named and passed over.
+
+        Raises:
+            UserError: one cannot be read, or not by this version: an older one in its place
+                would lose what it holds.
+        """
+        try:
+            return self._newest()
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be read ({error})") from error
+
+    def _newest(self) -> tuple[Path, dict[str, Any]] | None:
         last = _load_whole(self.folder / "last.pth.tar")
         for path in self.recoveries():
             if last is not None and _numbers(path)[0] < place(last[1])[0]:
@@ -162,37 +170,111 @@ class CheckpointFolder:
                 return recovery
         if last is not None:
             return last
-        kept = sorted(self.folder.glob("checkpoint-*.pth.tar"), key=_numbers, reverse=True)
-        older = [self.folder / "previous.pth.tar", *kept]
+        older = [
+            self.folder / "previous.pth.tar",
+            *self._numbered(_KEPT),
+            self.folder / "model_best.pth.tar",
+        ]
         return next((found for path in older if (found := _load_whole(path)) is not None), None)
+
+    def _numbered(self, name: re.Pattern[str]) -> list[Path]:
+        """The files that this program named so, and none that a user did; the newest first."""
+        if not self.folder.exists():
+            return []
+        with os.scandir(self.folder) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            ]
+        return sorted((self.folder / name for name in names), key=_numbers, reverse=True)
 
 
 def _load_whole(path: Path) -> tuple[Path, dict[str, Any]] | None:
     """A checkpoint, or None where there is none or it is damaged, which is said."""
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         return None
     try:
         return path, load_checkpoint(path)
-    except UserError as error:
+    except DamagedCheckpointError as error:
         print(f"passed over: {error}")
         return None
 
 
-def _damaged_part(path: Path) -> str | None:
-    """The first part of a file of torch's whose checksum (CRC-32) does not match.
+def _load(path: Path) -> Any:
+    """What a file of torch.save holds."""
+    error_class: type[UserError]
+    try:
+        is_zip = _check_parts(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such checkpoint") from error
+    except (OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EINVAL:
+            # torch has looked for a place before the file's start: it has been cut short.
+            raise DamagedCheckpointError(
+                f"{path}: not a whole checkpoint ({_reason(error)})"
+            ) from error
+        raise UserError(f"{path}: not read ({_reason(error)}); it may be whole") from error
+    except pickle.UnpicklingError as error:
+        error_class = UserError if is_zip else DamagedCheckpointError
+        # Not torch's own words, which advise to load it all the same.
+        asked = re.search(r"GLOBAL (\S{1,60})", str(error))
+        found = f"it asks for {asked[1]}" if asked else "it is not of tensors and plain values"
+        raise error_class(f"{path}: not loaded, damaged or unsafe: {found}") from error
+    except Exception as error:
+        # Damaged bytes make the unpickler raise anything, IndexError to UnicodeDecodeError. Where
+        # the checksums are right, only torch's reader of zip files can tell of damage.
+        is_damaged = not is_zip or "PytorchStreamReader" in str(error)
+        error_class = DamagedCheckpointError if is_damaged else UserError
+        raise error_class(f"{path}: not a whole checkpoint ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error):.200}"
+
+
+def _check_parts(path: Path) -> bool:
+    """Compare the checksums (CRC-32) of a file's parts; returns whether it has any.
 
     torch.load does not compare the checksums that torch.save writes. Files of the format before
     torch 1.6 have none.
+
+    Raises:
+        DamagedCheckpointError: one does not match, or the parts are not torch's.
+        OSError, MemoryError: it cannot be read.
     """
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as parts:
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            while file.read(_CHUNK):  # is_zipfile takes a failure to read for another format
+                pass
+            return False
+        try:
+            _check_zip(path, file)
+        except (UserError, OSError, MemoryError):
+            raise
+        except Exception as error:  # BadZipFile to NotImplementedError, by the bit that is wrong
+            raise DamagedCheckpointError(f"{path}: damaged ({_reason(error)})") from error
+    return True
+
+
+def _check_zip(path: Path, file: BinaryIO) -> None:
+    with zipfile.ZipFile(file) as parts:
         for part in parts.infolist():
             if part.compress_type != zipfile.ZIP_STORED:
                 # torch never compresses; what would be unpacked may be of any size.
-                raise UserError(f"{path}: not loaded: its part {part.filename!r:.60} is compressed")
-        return parts.testzip()
+                raise DamagedCheckpointError(
+                    f"{path}: not loaded: its part {part.filename!r:.60} is compressed"
+                )
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise DamagedCheckpointError(
+            f"{path}: damaged, the checksum of {damaged:.60} does not match"
+        )
 
 
 def _numbers(path: Path) -> list[int]:
-    return [int(word) for word in path.name.split(".")[0].split("-")[1:] if word.isdigit()]
+    return [int(word) for word in re.findall(r"[0-9]+", path.name)]
