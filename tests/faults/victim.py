@@ -24,6 +24,7 @@ MOMENTS: dict[str, tuple[ModuleType, str, str]] = {
     "evaluation": (evaluation, "logit_statistics", ""),
     "save": (checkpoint.torch, "save", ""),
     "copy": (checkpoint, "copy_whole", ""),
+    "link": (checkpoint, "link_whole", ""),
     "rename": (checkpoint, "rename", ""),
     "write": (files, "rename", ""),
     "summary": (records, "write_text", "summary.csv"),

@@ -1,6 +1,7 @@
 """Checkpoints: the published ones, ours under timm's loaders, and hostile ones."""
 
 import gzip
+import os
 import pickle
 from argparse import Namespace
 from collections.abc import Callable
@@ -236,3 +237,15 @@ def test_what_a_library_says_at_length_is_cut(
     with pytest.raises(UserError, match=r"ValueError: x+") as caught:
         load_checkpoint(path)
     assert len(str(caught.value)) < 500
+
+
+def test_the_last_shares_no_bytes_with_the_best(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, 2, False)
+    for epoch in (1, 2):
+        folder.rank(epoch, epoch)
+        folder.save_epoch({"epoch": epoch, "state_dict": {}}, epoch)
+    for name in ("model_best", "checkpoint-2", "previous"):
+        assert not (tmp_path / f"{name}.pth.tar").samefile(tmp_path / "last.pth.tar")
+    os.truncate(tmp_path / "model_best.pth.tar", 100)
+    assert load_checkpoint(tmp_path / "last.pth.tar")["epoch"] == 2
+    assert load_checkpoint(tmp_path / "previous.pth.tar")["epoch"] == 1

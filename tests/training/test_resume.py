@@ -169,15 +169,15 @@ def test_a_kill_between_a_checkpoint_and_its_copies_loses_neither(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     train(*DIGITS, "--experiment", "whole")
-    copy_whole, count = checkpoint.copy_whole, iter(range(100))
+    link_whole, count = checkpoint.link_whole, iter(range(100))
 
     def killed(source: Path, path: Path) -> None:
         if next(count) == 3:
             raise KeyboardInterrupt
-        copy_whole(source, path)
+        link_whole(source, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "copy_whole", killed)
+        patch.setattr(checkpoint, "link_whole", killed)
         with pytest.raises(KeyboardInterrupt):
             train(*DIGITS, "--experiment", "broken")
     train(*DIGITS, "--experiment", "broken", "--resume", "auto")

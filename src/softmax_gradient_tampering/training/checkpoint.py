@@ -14,7 +14,7 @@ import torch
 
 from softmax_gradient_tampering.errors import UserError, first_line
 from softmax_gradient_tampering.training.checkpoint_form import find_fault
-from softmax_gradient_tampering.training.files import copy_whole, rename, write_whole
+from softmax_gradient_tampering.training.files import copy_whole, link_whole, rename, write_whole
 
 OUR_KEY = "softmax_gradient_tampering"
 FORMAT = 1
@@ -115,16 +115,20 @@ class CheckpointFolder:
         `last` comes last: a run killed before it does the epoch again, and these files too. The
         one before stays as `previous`, for the case that the disk damages the new one.
         """
-        new = self.folder / ".new.pth.tar"
+        new, last = self.folder / ".new.pth.tar", self.folder / "last.pth.tar"
         write_whole(new, lambda file: torch.save(checkpoint, file))
-        if self.best and self.best[0][0] == epoch:
-            copy_whole(new, self.folder / "model_best.pth.tar")
         kept = {f"checkpoint-{kept}.pth.tar" for kept, _ in self.best} if self.num_best else set()
-        if f"checkpoint-{epoch}.pth.tar" in kept:
-            copy_whole(new, self.folder / f"checkpoint-{epoch}.pth.tar")
-        last = self.folder / "last.pth.tar"
+        names = ["model_best.pth.tar"] if self.best and self.best[0][0] == epoch else []
+        names += kept & {f"checkpoint-{epoch}.pth.tar"}
+        # The best ones may be one file. `last` is a file of its own: what damages one of the two
+        # leaves the other.
+        for number, name in enumerate(names):
+            if number:
+                link_whole(self.folder / names[0], self.folder / name)
+            else:
+                copy_whole(new, self.folder / name)
         if last.exists():
-            copy_whole(last, self.folder / "previous.pth.tar")
+            link_whole(last, self.folder / "previous.pth.tar")
         rename(new, last)
         for path in self._numbered(_KEPT):
             if path.name not in kept:

@@ -9,6 +9,9 @@ from typing import BinaryIO
 
 from softmax_gradient_tampering.errors import UserError
 
+# A file of our own making: what somebody has put at the temporary name is not written through.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that `path` holds the old content or the new, never a part.
@@ -17,10 +20,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         UserError: it cannot be written, the disk being full or the folder read-only; what
             was at `path` is still there.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     with _untouched(path):
+        temporary.unlink(missing_ok=True)
         try:
-            with temporary.open("wb") as file:
+            with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -36,19 +40,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def copy_whole(source: Path, path: Path) -> None:
+    """Write a copy of a whole file, which shares nothing with it.
+
+    Raises:
+        UserError: as `write_whole`.
+    """
+    with _untouched(path), source.open("rb") as original:
+        write_whole(path, lambda file: shutil.copyfileobj(original, file))
+
+
+def link_whole(source: Path, path: Path) -> None:
     """Give a whole file a second name: a hard link, or a copy where there are none.
 
     Raises:
         UserError: as `write_whole`.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     with _untouched(path):
         temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
         except OSError:
-            with source.open("rb") as original:
-                write_whole(path, lambda file: shutil.copyfileobj(original, file))
+            copy_whole(source, path)
             return
         rename(temporary, path)
 
@@ -66,6 +79,10 @@ def rename(source: Path, path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager

@@ -1,0 +1,30 @@
+"""Files that are whole or not there, and nothing else touched."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from softmax_gradient_tampering.training.files import copy_whole, link_whole, write_text
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_text(path, "new"),
+        lambda path: copy_whole(Path("source"), path),
+        lambda path: link_whole(Path("source"), path),
+    ],
+    ids=["write", "copy", "link"],
+)
+def test_a_link_at_the_temporary_name_is_not_written_through(
+    own_folder: Path, write: Callable[[Path], None]
+) -> None:
+    Path("source").write_text("new")
+    Path("elsewhere").write_text("precious")
+    Path(".a.txt.tmp").symlink_to("elsewhere")
+    write(own_folder / "a.txt")
+    assert Path("elsewhere").read_text() == "precious"
+    assert Path("a.txt").read_text() == "new"
+    assert not Path("a.txt").is_symlink()
+    assert not Path(".a.txt.tmp").is_symlink()
