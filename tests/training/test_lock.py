@@ -1,9 +1,12 @@
 """One program in a run folder at a time."""
 
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import socket
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -72,3 +75,61 @@ def test_without_file_locks_the_content_decides(
             FolderLock(tmp_path)
     else:
         FolderLock(tmp_path).release()
+
+
+@pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_to_another_file_is_refused(
+    tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    (tmp_path / "elsewhere").write_text("precious")
+    (tmp_path / "run").mkdir()
+    make(tmp_path / "run" / ".lock", tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"run/\.lock: not a lock of this program's"):
+        FolderLock(tmp_path / "run")
+    assert (tmp_path / "elsewhere").read_text() == "precious"
+
+
+def test_letting_go_of_a_folder_that_is_gone(tmp_path: Path) -> None:
+    held = FolderLock(tmp_path / "a" / "b")
+    shutil.rmtree(tmp_path / "a")
+    held.release()
+
+
+def test_letting_go_where_nothing_may_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    held = FolderLock(tmp_path / "a")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Path, "rmdir", refuse)
+    held.release()
+
+
+def test_the_lock_of_another_program_is_not_removed(tmp_path: Path) -> None:
+    held = FolderLock(tmp_path)
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").write_text("another program's")
+    held.release()
+    assert (tmp_path / ".lock").read_text() == "another program's"
+
+
+@pytest.mark.parametrize("function", ["pwrite", "open"])
+def test_a_start_that_fails_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.os, function, refuse)
+        with pytest.raises(UserError, match=r"a/b: cannot be made .*No space left"):
+            FolderLock(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="too long"):
+        FolderLock(tmp_path / "a" / ("b" * 300))
+    assert list(tmp_path.iterdir()) == []

@@ -5,12 +5,15 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 
 FILE_NAME = ".lock"
+_NOT_OURS = "{}: not a lock of this program's but a link or no plain file; remove it"
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -28,25 +31,31 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
-        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._made: list[Path] = []
         try:
+            self._made = [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._take()
         except OSError as error:
+            self._remove_folders()
             raise UserError(f"--output {folder}: cannot be made ({error})") from error
 
     def release(self) -> None:
-        """Let go, leaving no trace; folders that were made for nothing go too."""
-        self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        """Let go, leaving no trace; folders that were made for nothing go too.
+
+        It never fails: the folder may be gone, or not be written to any more.
+        """
+        _let_go(self._descriptor, self._path)
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
         for folder in self._made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
+            with suppress(OSError):  # it holds something, or was not made
+                folder.rmdir()
 
     def _take(self) -> int:
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = _open(self._path)
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -59,9 +68,37 @@ class FolderLock:
                 break
             os.close(descriptor)
         words = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(words).encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(words).encode(), 0)
+        except OSError:  # the disk is full
+            _let_go(descriptor, self._path)
+            raise
         return descriptor
+
+
+def _open(path: Path) -> int:
+    """Open the lock's file, or make it; a name of some other file, which it is not to clear."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(_NOT_OURS.format(path)) from error
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise UserError(_NOT_OURS.format(path))
+    return descriptor
+
+
+def _let_go(descriptor: int, path: Path) -> None:
+    """Remove the lock's file, unless another program has made its own, and close it."""
+    with suppress(OSError):
+        if _is_at(descriptor, path):
+            path.unlink()
+    with suppress(OSError):
+        os.close(descriptor)
 
 
 def _read(descriptor: int) -> dict[str, object]:
@@ -74,7 +111,7 @@ def _read(descriptor: int) -> dict[str, object]:
 
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
 
