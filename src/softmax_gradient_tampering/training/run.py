@@ -100,7 +100,7 @@ def _train(setup: Setup, progress: Progress, after_batch: Callable[[], None]) ->
         folder = run_folder.path
         if run_folder.is_finished:
             progress.say(f"{folder}: this run is finished; nothing to do")
-            return Result("already finished", folder, records.read_summary(folder / "summary.csv"))
+            return Result("already finished", folder, run_folder.rows)
         session = Session(setup, folder, progress, request)
         if run_folder.checkpoint is not None:
             session.resume(run_folder.checkpoint)

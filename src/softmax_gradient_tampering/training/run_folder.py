@@ -1,18 +1,23 @@
 """Which folder a run writes to, and which checkpoint it goes on from."""
 
+import csv
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.errors import UserError, as_printable, first_line
 from softmax_gradient_tampering.training.checkpoint import CheckpointFolder, load_checkpoint, place
 from softmax_gradient_tampering.training.distributed import is_restart, launch_id
 from softmax_gradient_tampering.training.lock import FolderLock
+from softmax_gradient_tampering.training.records import Row, read_summary
 from softmax_gradient_tampering.training.setup import Setup
+
+_RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,13 @@ class RunFolder:
         path: the folder.
         checkpoint: to go on from, or None to start afresh.
         is_finished: whether the run in it is finished, and nothing is to be done.
+        rows: of a finished run's summary.csv.
     """
 
     path: Path
     checkpoint: Path | None = None
     is_finished: bool = False
+    rows: list[Row] = field(default_factory=list)
 
 
 @contextmanager
@@ -57,18 +64,22 @@ def open_run_folder(setup: Setup) -> Iterator[RunFolder]:
 
 def newest_checkpoint(output: str, experiment: str) -> Path | None:
     """The newest whole checkpoint of a run, by the names that --output and --experiment give."""
-    newest = CheckpointFolder(_folder(output, experiment), 1, False).newest()
+    folder = _folder(output, experiment)
+    _check_path(folder / _RESULT, f"--output {output!r:.80}")
+    newest = CheckpointFolder(folder, 1, False).newest()
     return newest and newest[0]
 
 
 def _lock_and_decide(setup: Setup) -> tuple[FolderLock | None, RunFolder]:
     config = setup.config
+    _check_path(_folder(config.output, "."), f"--output {config.output!r:.80}")
     name = config.experiment or _restarted_name(config.output) or _default_name(setup)
     folder = _folder(config.output, name)
+    _check_path(folder / _RESULT, f"--output {config.output!r:.80}")
     # Processes that torchrun started in the place of failed ones have the same command line.
     goes_on = config.resume == "auto" or (is_restart() and _holds_run(folder))
     if goes_on and _is_finished(folder):
-        return None, RunFolder(folder, is_finished=True)
+        return None, RunFolder(folder, is_finished=True, rows=_finished_rows(folder))
     lock = FolderLock(folder)
     try:
         return lock, _decide(setup, folder, goes_on)
@@ -82,8 +93,11 @@ def _decide(setup: Setup, folder: Path, goes_on: bool) -> RunFolder:
     checkpoint = None
     if goes_on:
         checkpoint = newest_checkpoint(config.output, folder.name)
+        if checkpoint is None and _checkpoints(folder):
+            print(as_printable(f"{folder}: no checkpoint is whole; the run starts anew over them"))
     elif config.resume:
         checkpoint = Path(config.resume)
+        _check_path(checkpoint, f"--resume {config.resume!r:.80}")
         if not checkpoint.is_file():
             raise UserError(f"--resume {checkpoint}: no such file")
     if _holds_run(folder) and not goes_on:
@@ -91,12 +105,61 @@ def _decide(setup: Setup, folder: Path, goes_on: bool) -> RunFolder:
     return RunFolder(folder, checkpoint)
 
 
+def _check_path(path: Path, flag: str) -> None:
+    """Refuse a path that the system will not look up: too long, not to be entered, no text.
+
+    Raises:
+        UserError: it names the flag that gave the path.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # what is there is another question
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else first_line(error)
+        raise UserError(f"{flag}: not a path that can be used ({reason})") from error
+
+
 def _is_finished(folder: Path) -> bool:
-    return (folder / "result.json").exists()
+    """Whether there is a result.json that says so; of one that is no mapping it is said."""
+    path = folder / _RESULT
+    if not path.exists():
+        return False
+    try:
+        is_whole = _read_mapping(path) is not None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not is_whole:
+        print(as_printable(f"{path}: not whole; the run is taken to be unfinished"))
+    return is_whole
+
+
+def _finished_rows(folder: Path) -> list[Row]:
+    """The rows of summary.csv, none where it was deleted or edited after the run, which is said."""
+    path = folder / "summary.csv"
+    try:
+        return read_summary(path)
+    except (OSError, ValueError, csv.Error) as error:
+        print(as_printable(f"{path}: not read ({first_line(error):.200})"))
+        return []
+
+
+def _read_mapping(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None where it holds something else or is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _holds_run(folder: Path) -> bool:
-    return _is_finished(folder) or any(folder.glob("*.pth.tar"))
+    return (folder / _RESULT).exists() or bool(_checkpoints(folder))
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Its checkpoints, without those that a killed run was writing, whose names have a dot."""
+    return [path for path in folder.glob("*.pth.tar") if not path.name.startswith(".")]
 
 
 def _check_goes_on(folder: Path, checkpoint: Path | None) -> None:
@@ -128,8 +191,9 @@ def _restarted_name(output: str) -> str | None:
     if not is_restart() or launch is None:
         return None
     for path in _folder(output, "").glob("*/environment.json"):
-        if json.loads(path.read_text()).get("launch") == launch:
-            return path.parent.name
+        with suppress(OSError):  # another run's, which is none of this one's business
+            if (_read_mapping(path) or {}).get("launch") == launch:
+                return path.parent.name
     return None
 
 
