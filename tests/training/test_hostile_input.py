@@ -215,3 +215,64 @@ def test_a_newer_format_is_named(own_folder: Path, checkpoint: Path) -> None:
     torch.save(content, own_folder / "new.pth.tar")
     with pytest.raises(UserError, match="format 99 is of a newer version"):
         load_checkpoint(own_folder / "new.pth.tar")
+
+
+def deep_list() -> list[Any]:
+    """A list in a list, and so on, as deep as torch.save goes."""
+    outermost: list[Any] = []
+    for _ in range(200):
+        outermost = [outermost]
+    return outermost
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (("args", "lr"), torch.zeros(3), "args is dict or holds what it should not"),
+        (("args", "aa"), deep_list(), "args is dict or holds what it should not"),
+        (("args", "seed"), 10**400, "args is dict or holds what it should not"),
+        (("args", "alpha_end"), "\x1b[2Jx", "args is dict or holds what it should not"),
+        (("args", "alpha_end"), [1], "args is dict or holds what it should not"),
+        ((OUR_KEY, "rows", 0, "new_column"), 1.0, "rows is list or holds what it should not"),
+        ((OUR_KEY, "position", "\x1b[2J"), 1, "is unknown"),
+        ((OUR_KEY, "num_samples"), "\x1b[2J", "num_samples is str or holds"),
+        ((OUR_KEY, "position", "batch"), 10**9, "1000000000 batches into an epoch of 6"),
+        (("epoch",), 10**9, "1000000000 epochs behind it, and the run has 2"),
+    ],
+    ids=["tensor", "deep", "huge", "text", "list", "column", "key", "samples", "batch", "epoch"],
+)
+def test_values_that_no_run_writes(
+    own_folder: Path, checkpoint: Path, keys: Any, value: Any, reason: str
+) -> None:
+    content = load_checkpoint(checkpoint)
+    inner: Any = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    if keys == ("epoch",):
+        content[OUR_KEY]["position"]["epoch"] = value
+    torch.save(content, own_folder / "odd.pth.tar")
+    words = ("--epochs", 2, "--output", own_folder, "--resume", own_folder / "odd.pth.tar")
+    with pytest.raises(UserError, match=reason) as caught:
+        train(*words)
+    assert str(caught.value).isprintable()
+
+
+def test_settings_of_a_checkpoint_are_printed_cut_and_without_control_characters(
+    own_folder: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = load_checkpoint(checkpoint)
+    content["args"]["aa"] = "\x1b]0;title\x07" + "x" * 5000
+    content["args"]["scale"] = [0.5] * 5000
+    content["args"]["opt"] = "\x1b[2J"
+    content["arch"] = "\x1b[2J"
+    path = own_folder / "odd.pth.tar"
+    torch.save(content, path)
+    words = ("--epochs", 2, "--output", own_folder, "--resume", path, "--max-steps", 9)
+    train(*words, "--no-resume-opt", is_silent=False)
+    assert main(["checkpoint", "show", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("Note: aa is") for line in lines)
+    assert all(line.isprintable() and len(line) < 300 for line in lines)
+    assert main(["checkpoint", "show", str(path), "--args"]) == 0
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())

@@ -1,5 +1,6 @@
 """`sgt checkpoint`: what is in a checkpoint."""
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from softmax_gradient_tampering.errors import as_user_error
+from softmax_gradient_tampering.errors import as_printable, as_user_error
 from softmax_gradient_tampering.training.arguments import ArgumentParser
 from softmax_gradient_tampering.training.checkpoint import (
     OUR_KEY,
@@ -32,12 +33,13 @@ def main(argv: Sequence[str]) -> None:
     with as_user_error(f"{words.file}: not a checkpoint of a known form"):
         settings = saved_args(checkpoint)
         facts = _facts(checkpoint, settings)
-        # repr() for what is no plain type, so that nothing in the file can stop the printing.
+        # repr() of what is no plain type, and not of all of it, so that nothing in the file can
+        # stop the printing.
         dump = yaml.safe_dump({str(name): _plain(v) for name, v in settings.items()})
     width = max(map(len, facts))
-    print(words.file)
+    print(as_printable(str(words.file)))
     for name, value in facts.items():
-        print(f"  {name:{width}}  {value}")
+        print(f"  {name:{width}}  {as_printable(value)}")
     if words.args:
         print(f"settings:\n{dump}", end="")
 
@@ -97,7 +99,7 @@ def _weights(weights: dict[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | None) else repr(value)
+    return value if isinstance(value, str | int | float | None) else reprlib.repr(value)
 
 
 def _optimizer(state: dict[str, Any], settings: dict[str, Any]) -> str:

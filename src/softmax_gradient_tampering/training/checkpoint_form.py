@@ -6,8 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from softmax_gradient_tampering.training.records import COLUMNS
+
 _Is = Callable[[Any], bool]
 _LARGEST = 2**53  # what a float64 counts to: above any run's numbers, below what int64 holds
+_LONGEST = 1000  # bits of a number among the settings, so that it can be printed
 
 
 def find_fault(checkpoint: dict[str, Any], our_key: str, newest_format: int) -> str | None:
@@ -21,8 +24,10 @@ def find_fault(checkpoint: dict[str, Any], our_key: str, newest_format: int) -> 
     if ours["format"] > newest_format:
         return f"its format {ours['format']} is of a newer version than this one"
     fault = _find(ours, _OURS, f"{our_key}.", is_complete=True)
-    fault = fault or _find(ours, _NAMES, f"{our_key}.")
+    fault = fault or _find(ours, _OPTIONAL, f"{our_key}.")
     fault = fault or _find(ours["position"], _POSITION, "position.", is_complete=True)
+    if not fault and (unknown := sorted(set(ours["position"]) - set(_POSITION), key=str)):
+        return f"position.{unknown[0]!r:.60} is unknown"
     fault = fault or _find(ours["times"], _TIMES, "times.", is_complete=True)
     fault = fault or _find(checkpoint.get("args"), {"batch_size": _is_count}, "args.", True)
     if not fault and len(ours["times"]["images_per_s"]) != len(ours["rows"]):
@@ -76,15 +81,30 @@ def _is_settings(value: Any) -> bool:
     values = vars(value) if isinstance(value, argparse.Namespace) else value
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         return False
-    alpha = values.get("modify_softmax") or 0
-    return _is_number(alpha) and 0 <= alpha < float("inf")
+    alphas = [values.get(name) or 0 for name in ("modify_softmax", "alpha_end")]
+    return all(map(_is_setting, values.values())) and all(
+        _is_number(alpha) and 0 <= alpha < float("inf") for alpha in alphas
+    )
+
+
+def _is_setting(value: Any) -> bool:
+    """A scalar or a flat list. timm's have mappings too: they are compared with nothing."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_scalar, value))
+    return _is_scalar(value) or isinstance(value, dict)
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() <= _LONGEST
+    return value is None or isinstance(value, float | str)
 
 
 def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(row, dict)
         and _is_count(row.get("epoch"))
-        and all(isinstance(n, str) and (v is None or _is_number(v)) for n, v in row.items())
+        and all(n in COLUMNS and (v is None or _is_number(v)) for n, v in row.items())
         for row in value
     )
 
@@ -127,10 +147,13 @@ _OURS: dict[str, _Is] = {
     "folded_alpha": lambda value: value is None or _is_number(value),
     "times": _is_mapping,
 }
-_NAMES: dict[str, _Is] = dict.fromkeys(
-    ("device", "loss_kernel"),
-    lambda value: isinstance(value, str) and value.isprintable() and len(value) < 100,
-)
+_OPTIONAL: dict[str, _Is] = {
+    **dict.fromkeys(
+        ("device", "loss_kernel"),
+        lambda value: isinstance(value, str) and value.isprintable() and len(value) < 100,
+    ),
+    "num_samples": _is_count,
+}
 _POSITION: dict[str, _Is] = dict.fromkeys(("epoch", "batch", "step", "skipped_steps"), _is_count)
 _TIMES: dict[str, _Is] = {
     "seconds": _is_number,

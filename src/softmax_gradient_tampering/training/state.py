@@ -1,9 +1,10 @@
 """What a run remembers besides its tensors, and how both go in and out of a checkpoint."""
 
+import reprlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from softmax_gradient_tampering.errors import UserError, as_user_error
+from softmax_gradient_tampering.errors import UserError, as_printable, as_user_error
 from softmax_gradient_tampering.training.arguments import to_mapping
 from softmax_gradient_tampering.training.checkpoint import (
     FORMAT,
@@ -103,8 +104,8 @@ def restore(checkpoint: dict[str, Any], setup: Setup) -> RunState:
         saved = saved_args(checkpoint).get("opt", config.opt)
         if saved != config.opt:
             raise UserError(
-                f"--opt {config.opt}: the checkpoint's optimizer is {saved}; give that one, or "
-                "--no-resume-opt to start the optimizer anew"
+                f"--opt {config.opt}: the checkpoint's optimizer is {_shown(saved)}; give that "
+                "one, or --no-resume-opt to start the optimizer anew"
             )
         with as_user_error("the checkpoint's optimizer does not fit; --no-resume-opt"):
             load_optimizer_state(setup.trainer.optimizer, checkpoint["optimizer"])
@@ -153,7 +154,7 @@ def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Positio
         wrong = [name for name in _BATCH_SETTINGS if name in changed]
         if wrong or before != now:
             name = wrong[0] if wrong else "batch_size * processes"
-            was, is_now = (saved[name], asked[name]) if wrong else (before, now)
+            was, is_now = (_shown(saved[name]), asked[name]) if wrong else (before, now)
             raise UserError(
                 f"{name} {is_now}: the checkpoint is in the middle of an epoch begun with {was}; "
                 "give the same, or go on from last.pth.tar, an epoch's end"
@@ -168,6 +169,7 @@ def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Positio
                 "end, with another --experiment"
             )
         lines.append(f"Note: there are {now} training samples, and were {was}; their order differs")
+    _check_place(position, setup)
     for name, was in changed.items():
         if name in _UNREMARKED:
             continue
@@ -175,11 +177,32 @@ def compare_settings(checkpoint: dict[str, Any], setup: Setup, position: Positio
             flag = f"--{name.replace('_', '-')} {asked[name]}"
             lines.append(
                 f"Warning: {flag} is not obeyed: the optimizer goes on with the checkpoint's "
-                f"{was}; --no-resume-opt starts it anew"
+                f"{_shown(was)}; --no-resume-opt starts it anew"
             )
         elif _ours(checkpoint):
-            lines.append(f"Note: {name} is {asked[name]}, and was {was} in the checkpoint")
+            lines.append(f"Note: {name} is {asked[name]}, and was {_shown(was)} in the checkpoint")
     return lines
+
+
+def _check_place(position: Position, setup: Setup) -> None:
+    """Refuse a place that the run does not come by."""
+    num_batches, num_epochs = len(setup.train_loader), setup.schedule.num_epochs
+    if position.batch > num_batches:
+        raise UserError(
+            f"the checkpoint is {position.batch} batches into an epoch of {num_batches}; give the "
+            "data and the settings that it was made with"
+        )
+    if setup.config.start_epoch is None and position.epoch > num_epochs:
+        raise UserError(
+            f"the checkpoint has {position.epoch} epochs behind it, and the run has {num_epochs}; "
+            "give more --epochs, or --start-epoch"
+        )
+
+
+def _shown(saved: Any) -> str:
+    """A setting of a checkpoint, as far as it is fit to be printed."""
+    text = saved if isinstance(saved, str) else reprlib.repr(saved)
+    return as_printable(f"{text:.60}")
 
 
 def _hardware_notes(ours: dict[str, Any], setup: Setup) -> list[str]:
