@@ -1,5 +1,6 @@
 """--filter-norms: what is recorded, and what counts as zeroed."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.models import create_model
 from softmax_gradient_tampering.training.distributed import Processes
 from softmax_gradient_tampering.training.filter_norms import (
@@ -53,6 +55,40 @@ def test_a_history_goes_on_from_the_epochs_that_count(tmp_path: Path) -> None:
     arrays = read_filter_norms(tmp_path / "filter_norms.npz")
     assert arrays["epochs"].tolist() == [1, 2, 3]
     assert arrays["conv"].tolist() == [[1, 1], [2, 2], [3.5, 3.5]]
+
+
+def arrays_file(**arrays: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04trunc",
+        arrays_file(epochs=np.arange(1, 3), conv=np.ones((2, 2)))[:-40],
+        arrays_file(conv=np.ones((2, 2))),
+        arrays_file(epochs=np.arange(1, 3), conv=np.ones((1, 2))),
+        arrays_file(epochs=np.array(["x"])),
+    ],
+    ids=["empty", "no zip", "cut short", "without epochs", "too few rows", "text"],
+)
+def test_a_damaged_history_starts_anew_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "filter_norms.npz").write_bytes(content)
+    history = FilterHistory(tmp_path, 2)
+    assert "filter_norms.npz: damaged" in capsys.readouterr().out
+    history.add(3, {"conv": torch.ones(2)})
+    assert read_filter_norms(tmp_path / "filter_norms.npz")["epochs"].tolist() == [3]
+
+
+def test_a_history_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "filter_norms.npz").mkdir()
+    with pytest.raises(UserError, match=r"filter_norms\.npz: cannot be read"):
+        FilterHistory(tmp_path, 2)
 
 
 @pytest.mark.parametrize("model", ["digits_cnn", "digits_cnn_wobn"])

@@ -4,14 +4,17 @@ A filter is the weights of one output channel of a convolution; a feature is one
 classifier, over all samples of an evaluation.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from softmax_gradient_tampering.errors import UserError, as_printable, first_line
 from softmax_gradient_tampering.training.distributed import Processes
 from softmax_gradient_tampering.training.files import write_whole
 
@@ -75,10 +78,7 @@ class FilterHistory:
         self._path = folder / FILE_NAME
         self._rows: dict[int, dict[str, np.ndarray]] = {}
         if num_epochs and self._path.exists():
-            history = read_filter_norms(self._path)
-            for index, epoch in enumerate(history.pop("epochs")):
-                if epoch <= num_epochs:
-                    self._rows[int(epoch)] = {name: n[index] for name, n in history.items()}
+            self._rows = _read_rows(self._path, num_epochs)
 
     def add(self, epoch: int, norms: dict[str, Tensor]) -> None:
         """Record the norms after an epoch, from 1."""
@@ -91,7 +91,34 @@ class FilterHistory:
         )
 
 
-def read_filter_norms(path: Path) -> dict[str, np.ndarray]:
+def _read_rows(path: Path, num_epochs: int) -> dict[int, dict[str, np.ndarray]]:
+    """The norms by epoch, up to one; none of a damaged file, which is said.
+
+    A record beside the training is no reason to end it; a file that may be whole is not written
+    over.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})", is_local=True) from error
+    try:
+        history = read_filter_norms(io.BytesIO(content))
+        numbers = history.pop("epochs").tolist()
+        return {
+            int(number): {name: norms[index] for name, norms in history.items()}
+            for index, number in enumerate(numbers)
+            if number <= num_epochs
+        }
+    except Exception as error:  # damaged bytes make numpy and zipfile raise anything
+        reason = f"{type(error).__name__}: {first_line(error):.200}"
+        print(as_printable(f"{path}: damaged ({reason}); the history starts anew"))
+        return {}
+
+
+def read_filter_norms(file: Path | BinaryIO) -> dict[str, np.ndarray]:
     """The arrays of a filter_norms.npz."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
