@@ -5,6 +5,7 @@ import os
 import pickle
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from softmax_gradient_tampering.training.arguments import parse_arguments
 from softmax_gradient_tampering.training.checkpoint import (
     OUR_KEY,
     CheckpointFolder,
+    DamagedCheckpointError,
     completed_epochs,
     load_checkpoint,
 )
@@ -231,10 +233,10 @@ def test_what_a_library_says_at_length_is_cut(
     path = save_numbered(tmp_path, "last")["last"]
 
     def fail(*_: object, **__: object) -> None:
-        raise ValueError("x" * 5000)
+        raise RuntimeError("x" * 5000)
 
     monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(UserError, match=r"ValueError: x+") as caught:
+    with pytest.raises(UserError, match=r"RuntimeError: x+") as caught:
         load_checkpoint(path)
     assert len(str(caught.value)) < 500
 
@@ -249,3 +251,14 @@ def test_the_last_shares_no_bytes_with_the_best(tmp_path: Path) -> None:
     os.truncate(tmp_path / "model_best.pth.tar", 100)
     assert load_checkpoint(tmp_path / "last.pth.tar")["epoch"] == 2
     assert load_checkpoint(tmp_path / "previous.pth.tar")["epoch"] == 1
+
+
+def test_damage_of_any_bit_is_told_from_a_file_that_is_not_for_this_version(tmp_path: Path) -> None:
+    path = save_numbered(tmp_path, "last")["last"]
+    content = path.read_bytes()
+    for place in range(len(content)):  # the directory's places and sizes have no checksum
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with suppress(DamagedCheckpointError):
+            load_checkpoint(path)

@@ -231,8 +231,13 @@ def _load(path: Path) -> Any:
         raise error_class(f"{path}: not loaded, damaged or unsafe: {found}") from error
     except Exception as error:
         # Damaged bytes make the unpickler raise anything, IndexError to UnicodeDecodeError. Where
-        # the checksums are right, only torch's reader of zip files can tell of damage.
-        is_damaged = not is_zip or "PytorchStreamReader" in str(error)
+        # the checksums are right, what torch's reader says of the file's parts tells of damage, and
+        # any other error may be this machine's.
+        is_damaged = (
+            not is_zip
+            or isinstance(error, ValueError)
+            or any(name in str(error) for name in ("PytorchStreamReader", "inline_container"))
+        )
         error_class = DamagedCheckpointError if is_damaged else UserError
         raise error_class(f"{path}: not a whole checkpoint ({_reason(error)})") from error
 
@@ -252,11 +257,12 @@ def _check_parts(path: Path) -> bool:
         OSError, MemoryError: it cannot be read.
     """
     with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            while file.read(_CHUNK):  # is_zipfile takes a failure to read for another format
-                pass
-            return False
         try:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                while file.read(_CHUNK):  # is_zipfile takes a failure to read for another format
+                    pass
+                return False
             _check_zip(path, file)
         except (UserError, OSError, MemoryError):
             raise
