@@ -199,12 +199,12 @@ def _alpha_panel(results: Results, key: str, is_log: bool = False) -> Markup:
         _alpha_ticks(axes, sorted({point.alpha for point in points}))
         axes.set(xlabel="alpha (logarithmic)", title=measurement.label + unit)
         shown = [*points, *equivalent, *tuned]
-        if measurement.unit == "%":
-            axes.set_ylim(top=min(axes.get_ylim()[1], 101.0))
-        elif key.endswith(("loss", "nll_plain")):
-            axes.set_ylim(bottom=max(axes.get_ylim()[0], 0.0))
         if is_log and all(p.mean - np.nan_to_num(p.half_width) > 0 for p in shown):
             set_log_scale(axes)
+        elif measurement.unit == "%":  # intervals may end where no value can
+            axes.set_ylim(top=min(axes.get_ylim()[1], 101.0))
+        else:
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], 0.0))
 
     values = ", ".join(f"{p.mean:.4g} at alpha {p.alpha:g}" for p in points)
     return draw(plot, f"alpha-{key}", f"{measurement.label}{unit} against alpha: {values}")
