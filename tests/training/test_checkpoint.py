@@ -21,10 +21,10 @@ from softmax_gradient_tampering.training.arguments import parse_arguments
 from softmax_gradient_tampering.training.checkpoint import (
     OUR_KEY,
     CheckpointFolder,
-    DamagedCheckpointError,
     completed_epochs,
     load_checkpoint,
 )
+from softmax_gradient_tampering.training.checkpoint_file import DamagedCheckpointError
 from softmax_gradient_tampering.training.weights import load_checkpoint_weights
 from tests.training.runs import train
 

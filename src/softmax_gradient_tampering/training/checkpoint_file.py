@@ -1,0 +1,109 @@
+"""The file of a checkpoint: its checksums compared, no code from it run.
+
+Only what is provably damaged is said to be: where a file cannot be read now, an older one in its
+place would lose what it holds.
+"""
+
+import argparse
+import errno
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from softmax_gradient_tampering.errors import UserError, first_line
+
+_CHUNK = 2**20
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint that is provably not what was written: cut short, or of another content."""
+
+
+def read_checkpoint_file(path: Path) -> Any:
+    """What a file of torch.save holds, of any form.
+
+    Raises:
+        DamagedCheckpointError: it is damaged.
+        UserError: it is missing, cannot be read, or asks for code to be run.
+    """
+    error_class: type[UserError]
+    try:
+        is_zip = _check_parts(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such checkpoint") from error
+    except (OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EINVAL:
+            # torch has looked for a place before the file's start: it has been cut short.
+            raise DamagedCheckpointError(
+                f"{path}: not a whole checkpoint ({_reason(error)})"
+            ) from error
+        raise UserError(f"{path}: not read ({_reason(error)}); it may be whole") from error
+    except pickle.UnpicklingError as error:
+        error_class = UserError if is_zip else DamagedCheckpointError
+        # Not torch's own words, which advise to load it all the same.
+        asked = re.search(r"GLOBAL (\S{1,60})", str(error))
+        found = f"it asks for {asked[1]}" if asked else "it is not of tensors and plain values"
+        raise error_class(f"{path}: not loaded, damaged or unsafe: {found}") from error
+    except Exception as error:
+        # Damaged bytes make the unpickler raise anything, IndexError to UnicodeDecodeError. Where
+        # the checksums are right, what torch's reader says of the file's parts tells of damage, and
+        # any other error may be this machine's.
+        is_damaged = (
+            not is_zip
+            or isinstance(error, ValueError)
+            or any(name in str(error) for name in ("PytorchStreamReader", "inline_container"))
+        )
+        error_class = DamagedCheckpointError if is_damaged else UserError
+        raise error_class(f"{path}: not a whole checkpoint ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error):.200}"
+
+
+def _check_parts(path: Path) -> bool:
+    """Compare the checksums (CRC-32) of a file's parts; returns whether it has any.
+
+    torch.load does not compare the checksums that torch.save writes. Files of the format before
+    torch 1.6 have none.
+
+    Raises:
+        DamagedCheckpointError: one does not match, or the parts are not torch's.
+        OSError, MemoryError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                while file.read(_CHUNK):  # is_zipfile takes a failure to read for another format
+                    pass
+                return False
+            _check_zip(path, file)
+        except (UserError, OSError, MemoryError):
+            raise
+        except Exception as error:  # BadZipFile to NotImplementedError, by the bit that is wrong
+            raise DamagedCheckpointError(f"{path}: damaged ({_reason(error)})") from error
+    return True
+
+
+def _check_zip(path: Path, file: BinaryIO) -> None:
+    with zipfile.ZipFile(file) as parts:
+        for part in parts.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                # torch never compresses; what would be unpacked may be of any size.
+                raise DamagedCheckpointError(
+                    f"{path}: not loaded: its part {part.filename!r:.60} is compressed"
+                )
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise DamagedCheckpointError(
+            f"{path}: damaged, the checksum of {damaged:.60} does not match"
+        )
