@@ -53,7 +53,11 @@ def test_one_command_trains_a_study_and_again_does_nothing(
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_study_that_is_ended_goes_on_where_it_was(how: signal.Signals) -> None:
     words = [*STUDY, "--", *TRAINING, "--epochs", "20"]
-    code = "import sys; from softmax_gradient_tampering.cli import main; sys.exit(main())"
+    # A shell's child in the background ignores Ctrl-C, and so would its own.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from softmax_gradient_tampering.cli import main; sys.exit(main())"
+    )
     command = [sys.executable, "-c", code, *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     cells = Path("studies/small/cells")
