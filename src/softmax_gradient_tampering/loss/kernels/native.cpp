@@ -108,7 +108,7 @@ float sum_of_exp(const float* x, int64_t size, float m, float alpha) {
 
 extern "C" {
 
-// As Problem of native.py.
+// As Problem of native_library.py.
 struct Problem {
   const void* z;          // (N, C), contiguous within a row
   const int64_t* labels;  // (N,) class indices, or null
