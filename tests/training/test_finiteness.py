@@ -1,6 +1,7 @@
 """Losses and gradients that are not finite: found, reported, left out or the end."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -98,10 +99,19 @@ def test_a_model_that_diverged_in_its_last_step_is_not_kept(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("rate", [1e20, 1e38])
-def test_an_epoch_of_which_every_step_was_skipped_is_logged(tmp_path: Path, rate: float) -> None:
+def test_every_step_that_is_skipped_is_reported(
+    tmp_path: Path, rate: float, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ["--epochs", 12, "--lr", rate, "--warmup-epochs", 0, "--log-interval", 1]
     with pytest.raises(UserError, match=f"{MAX_SKIPS_RUNNING} steps running were skipped"):
-        train(*flags, "--on-nonfinite", "skip", "--output", tmp_path, "--experiment", "run")
+        words = ("--on-nonfinite", "skip", "--output", tmp_path, "--experiment", "run")
+        train(*flags, *words, is_silent=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "it is left out" in line]
+    assert len(lines) == MAX_SKIPS_RUNNING
+    where = (
+        r"epoch \d+, batch \d+, step \d+: the loss is nan \(lr .+, loss scale 1; samples sample "
+    )
+    assert all(re.match(where, line) for line in lines)
 
 
 def test_skipping_without_end_ends(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Session:
         self._filter_history: FilterHistory | None = None
         self._measurements: dict[str, dict[str, float]] | None = None
         self._tally = Tally(setup.processes.device)
-        self._supervisor = Supervisor(setup, folder, request)
+        self._supervisor = Supervisor(setup, folder, request, progress.say)
         self._is_at_epochs_end = False  # as a checkpoint left it: batches done, not evaluated
         self._is_between_steps = False
         self._images_per_s = 0.0

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,12 +41,16 @@ class Supervisor:
         setup: the run's objects.
         folder: the run folder.
         request: the signal that asks this process to stop.
+        say: prints a line on the first process.
     """
 
-    def __init__(self, setup: Setup, folder: Path, request: StopRequest) -> None:
+    def __init__(
+        self, setup: Setup, folder: Path, request: StopRequest, say: Callable[[str], None]
+    ) -> None:
         self._setup = setup
         self._folder = folder
         self._request = request
+        self._say = say
         self._reader = LateReader(setup.processes.device)
         self._skips_running = 0
 
@@ -62,10 +67,20 @@ class Supervisor:
         if not outcome.is_update:
             return
         self._skips_running = self._skips_running + 1 if outcome.is_skipped else 0
+        if outcome.is_skipped and self._setup.trainer.skips_nonfinite:
+            self._tell_of_skip(moment, outcome)
         found = self._reader.first_false()
         if self._skips_running >= MAX_SKIPS_RUNNING:
             found = moment
         self._meet(found)
+
+    def _tell_of_skip(self, moment: _Moment, outcome: Outcome) -> None:
+        """Say which step is left out; one that float16's loss scale skips by design is not."""
+        mine = None if bool(outcome.is_finite) else self._report(moment)
+        reports = self._setup.processes.gather(mine)
+        report = next((report for report in reports if report is not None), None)
+        if report is not None:
+            self._say(f"{_place(report)}: {_cause(report)} ({_details(report)}); it is left out")
 
     def settle(self) -> None:
         """Read what is not read yet: before a checkpoint keeps what came of it."""
@@ -119,23 +134,32 @@ class Supervisor:
 
 
 def _sentence(report: dict[str, object], path: Path) -> str:
-    names = report["samples"]
-    assert isinstance(names, list)
-    samples = ", ".join(names[:_NUM_NAMED])
-    samples += f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
-    where = f"epoch {report['epoch']}, batch {report['batch']}, step {report['step']}"
-    rates = f"lr {report['lr']:g}, loss scale {report['loss_scale']:g}"
+    what = _cause(report)
     if report["skipped_steps_running"]:
         what = (
             f"{report['skipped_steps_running']} steps running were skipped because their "
             "gradients are not finite"
         )
-    elif report["loss"] in ("nan", "inf", "-inf"):
-        what = f"the loss is {report['loss']}"
-    else:
-        what = f"the loss is {report['loss']} and its gradient is not finite"
     return (
-        f"{where}: {what} ({rates}; samples {samples}; all in {path}). No checkpoint holds any "
+        f"{_place(report)}: {what} ({_details(report)}; all in {path}). No checkpoint holds any "
         "of it: start anew with a lower --lr, or go on from the last one with "
         "--on-nonfinite skip"
     )
+
+
+def _place(report: dict[str, object]) -> str:
+    return f"epoch {report['epoch']}, batch {report['batch']}, step {report['step']}"
+
+
+def _cause(report: dict[str, object]) -> str:
+    if report["loss"] in ("nan", "inf", "-inf"):
+        return f"the loss is {report['loss']}"
+    return f"the loss is {report['loss']} and its gradient is not finite"
+
+
+def _details(report: dict[str, object]) -> str:
+    names = report["samples"]
+    assert isinstance(names, list)
+    samples = ", ".join(names[:_NUM_NAMED])
+    samples += f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+    return f"lr {report['lr']:g}, loss scale {report['loss_scale']:g}; samples {samples}"
