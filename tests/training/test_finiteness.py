@@ -103,13 +103,13 @@ def test_every_step_that_is_skipped_is_reported(
     tmp_path: Path, rate: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--epochs", 12, "--lr", rate, "--warmup-epochs", 0, "--log-interval", 1]
+    words = ("--on-nonfinite", "skip", "--output", tmp_path, "--experiment", "run")
     with pytest.raises(UserError, match=f"{MAX_SKIPS_RUNNING} steps running were skipped"):
-        words = ("--on-nonfinite", "skip", "--output", tmp_path, "--experiment", "run")
         train(*flags, *words, is_silent=False)
     lines = [line for line in capsys.readouterr().out.splitlines() if "it is left out" in line]
     assert len(lines) == MAX_SKIPS_RUNNING
     where = (
-        r"epoch \d+, batch \d+, step \d+: the loss is nan \(lr .+, loss scale 1; samples sample "
+        r"epoch \d+, batch \d+, step \d+: the loss is .+ \(lr .+, loss scale 1; samples sample \d"
     )
     assert all(re.match(where, line) for line in lines)
 
