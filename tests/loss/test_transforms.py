@@ -69,6 +69,24 @@ def test_jacobians_and_hessians_are_those_of_the_loss_at_alpha_z(case, transform
     assert_close(transform(tampered)(logits), transform(at_alpha_z)(logits))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(7, 5), (600, 1000)], ids=str)
+def test_incoming_gradients_may_come_in_batches(shape, dtype):
+    logits, target, _ = Case(shape=shape).make(dtype)
+    logits.requires_grad_()
+    incoming = torch.eye(shape[0], dtype=dtype)[:3]
+
+    def gradient(incoming, **kwargs):
+        loss = tampered_cross_entropy(logits, target, 0.25, reduction="none")
+        return torch.autograd.grad(loss, logits, incoming, **kwargs)[0]
+
+    batched = gradient(incoming, is_grads_batched=True)
+    tolerance = {"rtol": 1e-2, "atol": 1e-6} if dtype is torch.bfloat16 else {}
+    torch.testing.assert_close(
+        batched, torch.stack([gradient(one) for one in incoming]), **tolerance
+    )
+
+
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_vmap_gives_the_value_and_gradient_of_every_sample(smoothing, soft):

@@ -131,6 +131,9 @@ def _backward(
 ) -> Tensor:
     if _is_eager(logits):
         kernel = select_kernel(options.kernel, logits)
+        if torch._C._functorch.is_legacy_batchedtensor(grad_loss):
+            # A whole batch of gradients at once (is_grads_batched): torch's operations know it.
+            kernel = reference
         return kernel.backward(grad_loss, logits, target, alpha, stats, options)
     arguments = target, *_pack(alpha), *options
     return torch.ops.softmax_gradient_tampering.cross_entropy_backward(
