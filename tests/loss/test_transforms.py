@@ -81,10 +81,7 @@ def test_incoming_gradients_may_come_in_batches(shape, dtype):
         return torch.autograd.grad(loss, logits, incoming, **kwargs)[0]
 
     batched = gradient(incoming, is_grads_batched=True)
-    tolerance = {"rtol": 1e-2, "atol": 1e-6} if dtype is torch.bfloat16 else {}
-    torch.testing.assert_close(
-        batched, torch.stack([gradient(one) for one in incoming]), **tolerance
-    )
+    torch.testing.assert_close(batched, torch.stack([gradient(one) for one in incoming]))
 
 
 @pytest.mark.parametrize("soft", [False, True])
