@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from softmax_gradient_tampering.data.memory import MemoryTrainLoader
+from softmax_gradient_tampering.data.memory.loaders import MemoryTrainLoader
 from softmax_gradient_tampering.data.order import epoch_order
 
 Criterion = Callable[[Tensor, Tensor], Tensor]

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from timm.data import create_dataset, create_loader
 
-from softmax_gradient_tampering.data import DataOptions, open_dataset
-from softmax_gradient_tampering.data.dali import DaliDataset
-from softmax_gradient_tampering.data.factory import SampleDataset
-from softmax_gradient_tampering.data.folder import find_split
-from softmax_gradient_tampering.data.inspection import inspect_images
+from softmax_gradient_tampering.data.dali.loaders import DaliDataset
+from softmax_gradient_tampering.data.factory import SampleDataset, open_dataset
+from softmax_gradient_tampering.data.folder.tree import find_split
+from softmax_gradient_tampering.data.inspection.images import inspect_images
 from softmax_gradient_tampering.data.loader import Loader
+from softmax_gradient_tampering.data.options import DataOptions
 from timer import (
     Row,
     interleave,

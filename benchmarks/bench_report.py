@@ -30,8 +30,8 @@ REPORT = """
 import json, resource, sys, time
 started = time.perf_counter()
 from pathlib import Path
-from softmax_gradient_tampering.studies.collect import collect
-from softmax_gradient_tampering.studies.report import write_report
+from softmax_gradient_tampering.studies.results.collect import collect
+from softmax_gradient_tampering.studies.report.report import write_report
 imported = time.perf_counter()
 page = write_report(Path(sys.argv[1]))
 ended = time.perf_counter()

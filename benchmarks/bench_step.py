@@ -17,13 +17,13 @@ from timm.data import create_dataset, create_loader, resolve_data_config
 
 from bare import BareLoop, MemoryBatches, scaled_cross_entropy
 from softmax_gradient_tampering.data.factory import MemoryDataset
-from softmax_gradient_tampering.data.folder import find_split
-from softmax_gradient_tampering.data.memory import Images, MemoryTrainLoader
+from softmax_gradient_tampering.data.folder.tree import find_split
+from softmax_gradient_tampering.data.memory.loaders import Images, MemoryTrainLoader
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
-from softmax_gradient_tampering.training.config import Config
-from softmax_gradient_tampering.training.distributed import start_processes
-from softmax_gradient_tampering.training.loop import Outcome, Tally, train_one_epoch
-from softmax_gradient_tampering.training.setup import Setup, set_up
+from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.processes.distributed import start_processes
+from softmax_gradient_tampering.training.setup.setup import Setup, set_up
+from softmax_gradient_tampering.training.step.loop import Outcome, Tally, train_one_epoch
 from timer import (
     Row,
     interleave,

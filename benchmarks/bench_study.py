@@ -14,12 +14,12 @@ import time
 import torch
 
 from bare import BareLoop, MemoryBatches, scaled_cross_entropy
-from softmax_gradient_tampering.data.memory import MemoryTrainLoader
-from softmax_gradient_tampering.studies.demo import NUM_EPOCHS, NUM_SEEDS, study_words
-from softmax_gradient_tampering.studies.options import parse_run
-from softmax_gradient_tampering.studies.study_folder import open_study
-from softmax_gradient_tampering.training.distributed import start_processes
-from softmax_gradient_tampering.training.setup import set_up
+from softmax_gradient_tampering.commands.demo import NUM_EPOCHS, NUM_SEEDS, study_words
+from softmax_gradient_tampering.data.memory.loaders import MemoryTrainLoader
+from softmax_gradient_tampering.studies.plan.request import parse_run
+from softmax_gradient_tampering.studies.results.study_folder import open_study
+from softmax_gradient_tampering.training.processes.distributed import start_processes
+from softmax_gradient_tampering.training.setup.setup import set_up
 from timer import Row, percentiles, print_bound, print_table, report_progress, stamp, write_csv
 
 PROGRAM = "from softmax_gradient_tampering.cli import main; main()"

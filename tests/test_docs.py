@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from softmax_gradient_tampering.recipes.catalogue import published_figures, recipe_names
-from softmax_gradient_tampering.training.arguments import FIELDS
-from softmax_gradient_tampering.training.records import COLUMNS
+from softmax_gradient_tampering.training.config.arguments import FIELDS
+from softmax_gradient_tampering.training.records.run_files import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "softmax_gradient_tampering"

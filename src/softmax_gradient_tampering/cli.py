@@ -110,7 +110,7 @@ def run_command(name: str, command: Command, argv: Sequence[str]) -> int:
 
 
 def train(argv: Sequence[str], program: str = "sgt train") -> int:
-    from softmax_gradient_tampering.training.arguments import parse_arguments
+    from softmax_gradient_tampering.training.config.arguments import parse_arguments
 
     config = parse_arguments(argv, program, find_recipe)
 
@@ -124,25 +124,25 @@ def validate(argv: Sequence[str]) -> None:
 
 
 def recipes(argv: Sequence[str]) -> None:
-    from softmax_gradient_tampering.recipes.command import main as run_recipes
+    from softmax_gradient_tampering.commands.recipes import main as run_recipes
 
     run_recipes(argv)
 
 
 def study(argv: Sequence[str]) -> None:
-    from softmax_gradient_tampering.studies.command import main as run_study
+    from softmax_gradient_tampering.commands.study import main as run_study
 
     run_study(argv)
 
 
 def checkpoint(argv: Sequence[str]) -> None:
-    from softmax_gradient_tampering.training.checkpoint_command import main as run_checkpoint
+    from softmax_gradient_tampering.commands.checkpoint import main as run_checkpoint
 
     run_checkpoint(argv)
 
 
 def plot(argv: Sequence[str]) -> None:
-    from softmax_gradient_tampering.studies.plot_command import main as run_plot
+    from softmax_gradient_tampering.commands.plot import main as run_plot
 
     run_plot(argv)
 
@@ -154,25 +154,25 @@ def find_recipe(name: str) -> Path:
 
 
 def report(argv: Sequence[str]) -> None:
-    from softmax_gradient_tampering.studies.report_command import main as run_report
+    from softmax_gradient_tampering.commands.report import main as run_report
 
     run_report(argv)
 
 
 def data(argv: Sequence[str]) -> int:
-    from softmax_gradient_tampering.data.command import main as run_data
+    from softmax_gradient_tampering.commands.data import main as run_data
 
     return run_data(argv)
 
 
 def demo(argv: Sequence[str]) -> None:
-    from softmax_gradient_tampering.studies.demo import main as run_demo
+    from softmax_gradient_tampering.commands.demo import main as run_demo
 
     run_demo(argv)
 
 
 def _print_error(line: str, is_local: bool = False) -> None:
-    from softmax_gradient_tampering.training.distributed import is_first_process
+    from softmax_gradient_tampering.training.processes.distributed import is_first_process
 
     if is_local or is_first_process():
         print(as_printable(line), file=sys.stderr, flush=True)
@@ -180,7 +180,7 @@ def _print_error(line: str, is_local: bool = False) -> None:
 
 def _lost_a_process(error: RuntimeError) -> bool:
     """Whether a collective operation failed because its peer is gone."""
-    from softmax_gradient_tampering.training.distributed import is_alone
+    from softmax_gradient_tampering.training.processes.distributed import is_alone
 
     signs = ("closed by peer", "Connection reset", "NCCL", "Broken pipe", "gloo")
     return not is_alone() and any(sign in str(error) for sign in signs)

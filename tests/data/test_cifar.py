@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from softmax_gradient_tampering.data import open_dataset
-from softmax_gradient_tampering.data.cifar import load_cifar
+from softmax_gradient_tampering.data.factory import open_dataset
+from softmax_gradient_tampering.data.memory.cifar import load_cifar
 from softmax_gradient_tampering.errors import UserError
 
 

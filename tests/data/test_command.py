@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from softmax_gradient_tampering.cli import main
-from softmax_gradient_tampering.data.folder import find_split
-from softmax_gradient_tampering.data.tree import find_files
+from softmax_gradient_tampering.data.folder.tree import find_split
+from softmax_gradient_tampering.data.inspection.report import find_files
 from softmax_gradient_tampering.errors import UserError
 
 

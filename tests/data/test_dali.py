@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from timm.data import Mixup
 
-from softmax_gradient_tampering.data import DataOptions, Loader, open_dataset
-from softmax_gradient_tampering.data.dali import DaliDataset, require_dali
-from softmax_gradient_tampering.data.factory import SampleDataset
+from softmax_gradient_tampering.data.dali.loaders import DaliDataset, require_dali
+from softmax_gradient_tampering.data.factory import SampleDataset, open_dataset
 from softmax_gradient_tampering.data.holdout import hold_out
-from softmax_gradient_tampering.data.inspection import inspect_images
-from softmax_gradient_tampering.data.loader import Batch
+from softmax_gradient_tampering.data.inspection.images import inspect_images
+from softmax_gradient_tampering.data.loader import Batch, Loader
+from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.errors import UserError
 
 pytest.importorskip("nvidia.dali", reason="DALI is an optional extra")

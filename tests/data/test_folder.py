@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from softmax_gradient_tampering.data import open_dataset
+from softmax_gradient_tampering.data.factory import open_dataset
 from softmax_gradient_tampering.errors import UserError
 
 Make = Callable[..., Path]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softmax_gradient_tampering.data import inspection
-from softmax_gradient_tampering.data.image_file import read_image
-from softmax_gradient_tampering.data.inspection import inspect_image, inspect_images
+from softmax_gradient_tampering.data.folder.image_file import read_image
+from softmax_gradient_tampering.data.inspection import images as inspection
+from softmax_gradient_tampering.data.inspection.images import inspect_image, inspect_images
 
 GREY = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40) * 34
 PHOTO = Image.fromarray(

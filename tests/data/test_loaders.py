@@ -9,9 +9,9 @@ import pytest
 import torch
 from timm.data import Mixup
 
-from softmax_gradient_tampering.data import DataOptions, Dataset, open_dataset
-from softmax_gradient_tampering.data.factory import SampleDataset
+from softmax_gradient_tampering.data.factory import Dataset, SampleDataset, open_dataset
 from softmax_gradient_tampering.data.loader import Batch
+from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.errors import UserError
 
 OPTIONS = DataOptions(

@@ -12,7 +12,7 @@ from timm.data import create_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import CenterCrop, Resize
 
-from softmax_gradient_tampering.data.windows import (
+from softmax_gradient_tampering.data.dali.windows import (
     NUM_WINDOW_UNIFORMS,
     centred_windows,
     random_windows,

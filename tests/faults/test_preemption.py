@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.checkpoint import load_checkpoint
+from softmax_gradient_tampering.training.checkpoint.folder import load_checkpoint
 from tests.faults.test_kills import ROOT, hit
 from tests.training.runs import TRAIN_PY, train
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from softmax_gradient_tampering.training.records import read_summary
+from softmax_gradient_tampering.training.records.run_files import read_summary
 from tests.faults.test_kills import DIGITS, ROOT
 from tests.training.runs import assert_same_run, program, train
 

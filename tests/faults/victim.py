@@ -14,7 +14,12 @@ from types import ModuleType
 from typing import Any
 
 from softmax_gradient_tampering.cli import run_command, train
-from softmax_gradient_tampering.training import checkpoint, evaluation, files, loop, records, setup
+from softmax_gradient_tampering.files import whole as files
+from softmax_gradient_tampering.training.checkpoint import folder as checkpoint
+from softmax_gradient_tampering.training.measure import evaluation
+from softmax_gradient_tampering.training.records import run_files as records
+from softmax_gradient_tampering.training.setup import setup
+from softmax_gradient_tampering.training.step import loop
 
 # A function that is called at the moment, and what its first argument's text holds.
 MOMENTS: dict[str, tuple[ModuleType, str, str]] = {

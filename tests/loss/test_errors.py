@@ -9,7 +9,7 @@ from softmax_gradient_tampering import (
     tampered_binary_cross_entropy_with_logits,
     tampered_cross_entropy,
 )
-from softmax_gradient_tampering.loss.kernels import blocks
+from softmax_gradient_tampering.loss.kernels.cpu import blocks
 
 # name: (shape of the logits, target, options, what the message names)
 WRONG = {

@@ -7,7 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from softmax_gradient_tampering import tampered_cross_entropy
-from softmax_gradient_tampering.loss.kernels import blocks, reference
+from softmax_gradient_tampering.loss.kernels import reference
+from softmax_gradient_tampering.loss.kernels.cpu import blocks
 from softmax_gradient_tampering.loss.kernels.options import Options
 from tests.loss.cases import (
     FEW_CASES,

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from softmax_gradient_tampering import tampered_cross_entropy, tampered_linear_cross_entropy
-from softmax_gradient_tampering.loss.kernels import linear, products
+from softmax_gradient_tampering.loss.linear import kernel as linear
+from softmax_gradient_tampering.loss.linear import products
 from tests.loss.cases import (
     ALPHAS,
     DTYPES,

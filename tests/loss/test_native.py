@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from softmax_gradient_tampering import tampered_cross_entropy
-from softmax_gradient_tampering.loss.kernels import blocks, cpu, native, native_library, reference
+from softmax_gradient_tampering.loss.kernels import reference
+from softmax_gradient_tampering.loss.kernels.cpu import blocks, native, native_library
+from softmax_gradient_tampering.loss.kernels.cpu import kernel as cpu
 from softmax_gradient_tampering.loss.kernels.options import Options
 from softmax_gradient_tampering.loss.kernels.selection import describe_kernel
 from tests.loss.cases import (

@@ -72,7 +72,7 @@ def assert_true(logits, target, alpha, **options):
 
 @pytest.fixture(params=BLOCK_CLASSES)
 def block_classes(request, monkeypatch):
-    from softmax_gradient_tampering.loss.kernels import triton as kernel
+    from softmax_gradient_tampering.loss.kernels.triton import kernel
 
     monkeypatch.setattr(kernel, "MAX_BLOCK_CLASSES", request.param)
     monkeypatch.setattr(kernel, "MIN_BLOCK_SIZE", min(kernel.MIN_BLOCK_SIZE, 4 * request.param))
@@ -148,7 +148,7 @@ def test_alpha_as_a_tensor_equals_the_number(alpha):
 @pytest.mark.parametrize("as_pointer", [False, True], ids=["number", "pointer"])
 @pytest.mark.parametrize("case", [c for c in FEW_CASES if len(c.shape) == 2], ids=str)
 def test_kernel_functions_are_those_of_the_reference(case, as_pointer):
-    from softmax_gradient_tampering.loss.kernels import triton as kernel
+    from softmax_gradient_tampering.loss.kernels.triton import kernel
 
     logits, target, options = on_device(case)
     options = Options(**options, loss_dtype=torch.float32)

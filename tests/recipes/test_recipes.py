@@ -9,9 +9,9 @@ import pytest
 
 from softmax_gradient_tampering.cli import find_recipe, main
 from softmax_gradient_tampering.recipes.catalogue import published_figures, recipe_names
-from softmax_gradient_tampering.training.arguments import load_config, parse_arguments
-from softmax_gradient_tampering.training.schedule import epoch_rates
-from softmax_gradient_tampering.training.validation import check_config
+from softmax_gradient_tampering.training.config.arguments import load_config, parse_arguments
+from softmax_gradient_tampering.training.config.refusals import check_config
+from softmax_gradient_tampering.training.step.schedule import epoch_rates
 
 GOLDEN = Path(__file__).parents[1] / "training" / "golden" / "lr"
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.launch import Launch
-from softmax_gradient_tampering.studies.options import parse_run
-from softmax_gradient_tampering.studies.plan import Plan
-from softmax_gradient_tampering.studies.pool import Ended
-from softmax_gradient_tampering.studies.study_folder import StudyFolder, create_study
-from softmax_gradient_tampering.studies.study_progress import StudyProgress
-from softmax_gradient_tampering.training.config import Config
+from softmax_gradient_tampering.studies.launch.launch import Launch
+from softmax_gradient_tampering.studies.launch.pool import Ended
+from softmax_gradient_tampering.studies.launch.progress import StudyProgress
+from softmax_gradient_tampering.studies.plan.plan import Plan
+from softmax_gradient_tampering.studies.plan.request import parse_run
+from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, create_study
+from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.run import run
 
 TRAINING = ("--epochs", "1", "-b", "256", "--model", "digits_mlp_plain", "--lr", "0.02")

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from softmax_gradient_tampering.training.arguments import to_mapping
-from softmax_gradient_tampering.training.config import NOT_RECORDED, Config
-from softmax_gradient_tampering.training.records import (
+from softmax_gradient_tampering.training.config.arguments import to_mapping
+from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
+from softmax_gradient_tampering.training.records.run_files import (
     COLUMNS,
     Row,
     config_hash,

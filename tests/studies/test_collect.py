@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.collect import Cell, State, Study, collect
-from softmax_gradient_tampering.studies.measurements import measure
-from softmax_gradient_tampering.training.arguments import parse_arguments
+from softmax_gradient_tampering.studies.analysis.measurements import measure
+from softmax_gradient_tampering.studies.results.collect import Cell, State, Study, collect
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from softmax_gradient_tampering.training.run import run
 from tests.studies.synthetic import (
     BASELINE,

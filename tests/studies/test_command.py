@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from softmax_gradient_tampering.cli import main
-from softmax_gradient_tampering.studies.command import slurm_script, status_table
-from softmax_gradient_tampering.studies.study_folder import open_study
+from softmax_gradient_tampering.commands.study import slurm_script, status_table
+from softmax_gradient_tampering.studies.results.study_folder import open_study
 from tests.studies.studies import TRAINING, InProcess, launch, study_of
 
 STUDY = (
@@ -300,7 +300,7 @@ def test_the_demo_is_a_study_with_its_controls_and_its_report(
         reported.append(path)
         return path / "report.html"
 
-    module = types.ModuleType("softmax_gradient_tampering.studies.report")
+    module = types.ModuleType("softmax_gradient_tampering.studies.report.report")
     module.write_report = write_report  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert main(["demo", "--seeds", "1", "--epochs", "1"]) == 0
@@ -317,8 +317,8 @@ def test_the_demo_is_a_study_with_its_controls_and_its_report(
 
 
 def test_the_whole_demo_has_110_runs() -> None:
-    from softmax_gradient_tampering.studies.demo import NUM_EPOCHS, NUM_SEEDS, study_words
-    from softmax_gradient_tampering.studies.options import parse_run
+    from softmax_gradient_tampering.commands.demo import NUM_EPOCHS, NUM_SEEDS, study_words
+    from softmax_gradient_tampering.studies.plan.request import parse_run
 
     plan = parse_run(study_words(NUM_SEEDS, NUM_EPOCHS, "output")).plan
     assert len(plan.with_selection("tuned", {"chosen": {"lr": 0.1}}).unique_cells()) == 110

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from softmax_gradient_tampering.data.digits import load_digits
 from softmax_gradient_tampering.data.factory import SampleDataset, open_dataset
 from softmax_gradient_tampering.data.holdout import hold_out, split_indices
+from softmax_gradient_tampering.data.memory.digits import load_digits
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.alpha_schedule import epoch_alpha
-from softmax_gradient_tampering.training.arguments import parse_arguments
-from softmax_gradient_tampering.training.config import Config
-from softmax_gradient_tampering.training.distributed import start_processes
-from softmax_gradient_tampering.training.setup import Setup, set_up
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
+from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.processes.distributed import start_processes
+from softmax_gradient_tampering.training.setup.setup import Setup, set_up
+from softmax_gradient_tampering.training.step.alpha_schedule import epoch_alpha
 from tests.training.runs import assert_same_run, program, train
 
 DIGITS = ("-b", 128, "--epochs", 3, "--lr", 0.05, "--output", "out", "--save-predictions")
@@ -161,7 +161,7 @@ def test_several_processes_write_one_file_in_the_same_order() -> None:
 
 
 def test_too_large_predictions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from softmax_gradient_tampering.training import predictions
+    from softmax_gradient_tampering.training.measure import predictions
 
     monkeypatch.setattr(predictions, "MAX_VALUES", 4499)
     with pytest.raises(UserError, match="450 images of 10 classes are more than"):

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies import claims
-from softmax_gradient_tampering.studies.launch import LaunchOptions, check_arms, open_runner
-from softmax_gradient_tampering.studies.plan import read_plan
-from softmax_gradient_tampering.studies.study_folder import StudyFolder, open_study
-from softmax_gradient_tampering.studies.torchrun import train_command
-from softmax_gradient_tampering.training.records import read_summary
+from softmax_gradient_tampering.studies.launch.launch import LaunchOptions, check_arms, open_runner
+from softmax_gradient_tampering.studies.launch.torchrun import train_command
+from softmax_gradient_tampering.studies.plan.plan import read_plan
+from softmax_gradient_tampering.studies.results import claims
+from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, open_study
+from softmax_gradient_tampering.training.records.run_files import read_summary
 from tests.studies.studies import TRAINING, InProcess, launch, plan_of, study_of
 
 WORDS = ("--alphas", "1", "0.5", "--seeds", "2")
@@ -292,7 +292,7 @@ def test_an_arm_that_cannot_be_run_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_printed_command_trains_a_cell_in_its_own_folder(processes: int) -> None:
-    from softmax_gradient_tampering.studies.torchrun import prepare
+    from softmax_gradient_tampering.studies.launch.torchrun import prepare
 
     study = study_of(*WORDS, "--processes-per-run", str(processes))
     cell = study.plan.cells[1]

@@ -9,9 +9,9 @@ import pytest
 
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.options import parse_run
-from softmax_gradient_tampering.studies.plan import read_plan, to_json
-from softmax_gradient_tampering.studies.study_folder import create_study, open_study
+from softmax_gradient_tampering.studies.plan.plan import read_plan, to_json
+from softmax_gradient_tampering.studies.plan.request import parse_run
+from softmax_gradient_tampering.studies.results.study_folder import create_study, open_study
 from tests.studies.studies import plan_of
 
 EVERYTHING = (

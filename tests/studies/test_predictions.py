@@ -10,8 +10,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
-from softmax_gradient_tampering.studies import predictions
-from softmax_gradient_tampering.studies.predictions import (
+from softmax_gradient_tampering.studies.results import predictions
+from softmax_gradient_tampering.studies.results.predictions import (
     HELD_OUT,
     PLAIN,
     SCALED,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.cli import main
-from softmax_gradient_tampering.studies.report import write_report
-from softmax_gradient_tampering.training.arguments import parse_arguments
+from softmax_gradient_tampering.studies.report.report import write_report
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from softmax_gradient_tampering.training.run import run
 from tests.studies.synthetic import (
     ARMS,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from softmax_gradient_tampering.studies.report import write_report
+from softmax_gradient_tampering.studies.report.report import write_report
 from tests.studies.browser import Page, find_chromium, open_browser
 from tests.studies.synthetic import Size, write_study
 from tests.studies.test_report import as_shown, sources

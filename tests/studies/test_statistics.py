@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from softmax_gradient_tampering.studies.statistics import (
+from softmax_gradient_tampering.studies.analysis.statistics import (
     holm,
     mean_interval,
     paired_difference,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from softmax_gradient_tampering.studies.verdict import Comparison, Verdict, compare, judge
+from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict, compare, judge
 
 
 def comparison(*differences: float) -> Comparison:

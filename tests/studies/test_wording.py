@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from softmax_gradient_tampering.studies.collect import Cell, State, Study
-from softmax_gradient_tampering.studies.comparison import Results, compare_arms
-from softmax_gradient_tampering.studies.recorded_plan import Arm
-from softmax_gradient_tampering.studies.recorded_run import RecordedRun
-from softmax_gradient_tampering.studies.verdict import Verdict
-from softmax_gradient_tampering.studies.wording import (
+from softmax_gradient_tampering.studies.analysis.comparison import Results, compare_arms
+from softmax_gradient_tampering.studies.analysis.verdict import Verdict
+from softmax_gradient_tampering.studies.plan.recorded_plan import Arm
+from softmax_gradient_tampering.studies.report.wording import (
     arm_sentence,
     completeness_sentence,
     verdict_sentence,
 )
+from softmax_gradient_tampering.studies.results.collect import Cell, State, Study
+from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
 
 BASELINE, HALF = Arm("baseline", "baseline"), Arm("alpha-0.5", "tampered", 0.5)
 QUARTER, TUNED = Arm("alpha-0.25", "tampered", 0.25), Arm("tuned", "tuned")

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from softmax_gradient_tampering.training.arguments import parse_arguments
-from softmax_gradient_tampering.training.checkpoint import OUR_KEY, load_checkpoint
-from softmax_gradient_tampering.training.records import read_summary
+from softmax_gradient_tampering.training.checkpoint.folder import OUR_KEY, load_checkpoint
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
+from softmax_gradient_tampering.training.records.run_files import read_summary
 from softmax_gradient_tampering.training.run import Result, run
 
 TRAIN_PY = Path(__file__).parents[2] / "train.py"

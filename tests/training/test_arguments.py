@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.arguments import (
+from softmax_gradient_tampering.training.config.arguments import (
     FIELDS,
     load_config,
     parse_arguments,
     to_mapping,
 )
-from softmax_gradient_tampering.training.config import Config
+from softmax_gradient_tampering.training.config.fields import Config
 
 GOLDEN = Path(__file__).parent / "golden"
 LINES = json.loads((GOLDEN / "command-lines.json").read_text())

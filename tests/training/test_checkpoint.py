@@ -17,15 +17,15 @@ from timm.models import resume_checkpoint
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.loss import fold_alpha
-from softmax_gradient_tampering.training.arguments import parse_arguments
-from softmax_gradient_tampering.training.checkpoint import (
+from softmax_gradient_tampering.training.checkpoint.file import DamagedCheckpointError
+from softmax_gradient_tampering.training.checkpoint.folder import (
     OUR_KEY,
     CheckpointFolder,
     completed_epochs,
     load_checkpoint,
 )
-from softmax_gradient_tampering.training.checkpoint_file import DamagedCheckpointError
-from softmax_gradient_tampering.training.weights import load_checkpoint_weights
+from softmax_gradient_tampering.training.checkpoint.weights import load_checkpoint_weights
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from tests.training.runs import train
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -3,7 +3,7 @@
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.distributed import start_processes
+from softmax_gradient_tampering.training.processes.distributed import start_processes
 
 TWO = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from softmax_gradient_tampering.data.loader import Batch
-from softmax_gradient_tampering.training.calibration import Calibration
-from softmax_gradient_tampering.training.distributed import Processes
-from softmax_gradient_tampering.training.evaluation import evaluate
-from softmax_gradient_tampering.training.precision import Precision
+from softmax_gradient_tampering.training.measure.calibration import Calibration
+from softmax_gradient_tampering.training.measure.evaluation import evaluate
+from softmax_gradient_tampering.training.processes.distributed import Processes
+from softmax_gradient_tampering.training.step.precision import Precision
 from tests.training.runs import program
 
 CPU = torch.device("cpu")

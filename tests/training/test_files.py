@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from softmax_gradient_tampering.training.files import copy_whole, link_whole, write_text
+from softmax_gradient_tampering.files.whole import copy_whole, link_whole, write_text
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ from torch import nn
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.models import create_model
-from softmax_gradient_tampering.training.distributed import Processes
-from softmax_gradient_tampering.training.filter_norms import (
+from softmax_gradient_tampering.training.measure.filter_norms import (
     FeatureNorms,
     FilterHistory,
     filter_norms,
     num_zeroed,
     read_filter_norms,
 )
-from softmax_gradient_tampering.training.records import read_summary
+from softmax_gradient_tampering.training.processes.distributed import Processes
+from softmax_gradient_tampering.training.records.run_files import read_summary
 from tests.training.runs import train
 
 

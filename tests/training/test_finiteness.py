@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.finiteness import LateReader, gradients_are_finite
-from softmax_gradient_tampering.training.loop import Tally, train_one_epoch
+from softmax_gradient_tampering.training.step.finiteness import LateReader, gradients_are_finite
+from softmax_gradient_tampering.training.step.loop import Tally, train_one_epoch
 from softmax_gradient_tampering.training.supervision import MAX_SKIPS_RUNNING
 from tests.training.runs import train
 from tests.training.test_step import CPU, FixedLoader, make_trainer, weights_after_an_epoch

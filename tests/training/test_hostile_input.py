@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.recipes.catalogue import recipe_path
-from softmax_gradient_tampering.training.arguments import FIELDS, load_config, parse_arguments
-from softmax_gradient_tampering.training.checkpoint import OUR_KEY, load_checkpoint
-from softmax_gradient_tampering.training.validation import check_config
+from softmax_gradient_tampering.training.checkpoint.folder import OUR_KEY, load_checkpoint
+from softmax_gradient_tampering.training.config.arguments import (
+    FIELDS,
+    load_config,
+    parse_arguments,
+)
+from softmax_gradient_tampering.training.config.refusals import check_config
 from tests.training.runs import train
 
 # An hour of it: make fuzz MINUTES=60

@@ -11,9 +11,9 @@ from typing import BinaryIO
 import pytest
 from PIL import Image
 
-from softmax_gradient_tampering.data import inspection
+from softmax_gradient_tampering.data.inspection import images as inspection
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.records import read_summary
+from softmax_gradient_tampering.training.records.run_files import read_summary
 from tests.training.runs import assert_same_run, program, train
 
 WORDS = ("--data_dir", "photos", "--model", "resnet20", "--img-size", 32, "-b", 4, "-j", 0)

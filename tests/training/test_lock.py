@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training import lock
-from softmax_gradient_tampering.training.lock import FolderLock
+from softmax_gradient_tampering.files import lock
+from softmax_gradient_tampering.files.lock import FolderLock
 from tests.training.runs import train
 
 # Spawned, not forked: torch's threads do not survive a fork.

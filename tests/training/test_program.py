@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.cli import main
-from softmax_gradient_tampering.training.records import COLUMNS, read_summary
+from softmax_gradient_tampering.training.records.run_files import COLUMNS, read_summary
 from tests.training.runs import program, train
 
 # The published README's recipe, but for paths, image size, batch size, epochs and --dali.

@@ -14,12 +14,12 @@ import torch
 
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.models import create_model
-from softmax_gradient_tampering.training.arguments import parse_arguments
-from softmax_gradient_tampering.training.checkpoint import load_checkpoint
-from softmax_gradient_tampering.training.loop import Tally, Trainer, train_one_epoch
-from softmax_gradient_tampering.training.optimizer import create_optimizer
-from softmax_gradient_tampering.training.precision import Precision
-from softmax_gradient_tampering.training.setup import create_loss
+from softmax_gradient_tampering.training.checkpoint.folder import load_checkpoint
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
+from softmax_gradient_tampering.training.setup.setup import create_loss
+from softmax_gradient_tampering.training.step.loop import Tally, Trainer, train_one_epoch
+from softmax_gradient_tampering.training.step.optimizer import create_optimizer
+from softmax_gradient_tampering.training.step.precision import Precision
 from tests.training.deterministic_fill import fill_state, images, labels
 
 GOLDEN = Path(__file__).parent / "golden"

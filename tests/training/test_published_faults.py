@@ -7,13 +7,13 @@ import torch
 import yaml
 
 from softmax_gradient_tampering.data.order import BatchPlan
+from softmax_gradient_tampering.files import whole as files
 from softmax_gradient_tampering.recipes.catalogue import recipe_names, recipe_path
-from softmax_gradient_tampering.training import files
-from softmax_gradient_tampering.training.arguments import load_config, parse_arguments
-from softmax_gradient_tampering.training.checkpoint import load_checkpoint
-from softmax_gradient_tampering.training.distributed import Processes
-from softmax_gradient_tampering.training.records import read_summary
-from softmax_gradient_tampering.training.setup import set_up
+from softmax_gradient_tampering.training.checkpoint.folder import load_checkpoint
+from softmax_gradient_tampering.training.config.arguments import load_config, parse_arguments
+from softmax_gradient_tampering.training.processes.distributed import Processes
+from softmax_gradient_tampering.training.records.run_files import read_summary
+from softmax_gradient_tampering.training.setup.setup import set_up
 from tests.data.test_cifar import write_batches
 from tests.training.runs import program, train
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from softmax_gradient_tampering.data import DataOptions, open_dataset
+from softmax_gradient_tampering.data.factory import open_dataset
+from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.models import PUBLISHED_MODELS, create_model
-from softmax_gradient_tampering.training.arguments import parse_arguments
-from softmax_gradient_tampering.training.data_setup import create_data_options
-from softmax_gradient_tampering.training.distributed import Processes
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
+from softmax_gradient_tampering.training.processes.distributed import Processes
+from softmax_gradient_tampering.training.setup.data import create_data_options
 from tests.training.deterministic_fill import uniform
 
 GOLDEN = Path(__file__).parent / "golden" / "evaluation-preprocessing.csv"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training import checkpoint
-from softmax_gradient_tampering.training.records import read_summary
+from softmax_gradient_tampering.training.checkpoint import folder as checkpoint
+from softmax_gradient_tampering.training.records.run_files import read_summary
 from tests.training.runs import assert_same_run, program, train
 
 # 1,347 images: 6 batches an epoch, the last of 67.

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from softmax_gradient_tampering.training.config import Config
-from softmax_gradient_tampering.training.schedule import Schedule
+from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.step.schedule import Schedule
 
 GOLDEN = Path(__file__).parent / "golden" / "lr"
 CASES = {

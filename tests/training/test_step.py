@@ -9,9 +9,9 @@ from torch import nn
 
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
-from softmax_gradient_tampering.training.distributed import Processes
-from softmax_gradient_tampering.training.loop import Clipping, Tally, Trainer, train_one_epoch
-from softmax_gradient_tampering.training.precision import Precision
+from softmax_gradient_tampering.training.processes.distributed import Processes
+from softmax_gradient_tampering.training.step.loop import Clipping, Tally, Trainer, train_one_epoch
+from softmax_gradient_tampering.training.step.precision import Precision
 from tests.training.runs import train
 
 CPU = torch.device("cpu")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from softmax_gradient_tampering.training.arguments import parse_arguments, to_mapping
-from softmax_gradient_tampering.training.records import write_args
-from softmax_gradient_tampering.training.yaml_files import read_args
+from softmax_gradient_tampering.files.yaml_files import read_args
+from softmax_gradient_tampering.training.config.arguments import parse_arguments, to_mapping
+from softmax_gradient_tampering.training.records.run_files import write_args
 
 
 def test_what_a_run_writes(tmp_path: Path) -> None:

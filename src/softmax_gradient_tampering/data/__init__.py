@@ -1,7 +1,6 @@
-"""Data: order and augmentation by counter; loaders with one face."""
+"""Data: names and folders become loaders with one face; order and augmentation by counter.
 
-from softmax_gradient_tampering.data.factory import Dataset, open_dataset
-from softmax_gradient_tampering.data.loader import Loader, TrainLoader
-from softmax_gradient_tampering.data.options import DataOptions
-
-__all__ = ["DataOptions", "Dataset", "Loader", "TrainLoader", "open_dataset"]
+`order` and `loader` are the contract, `memory`, `folder` and `dali` the kinds of sets and their
+loaders, `factory` chooses among them, `inspection` looks for bad files. It may import torch, timm,
+numpy and what decodes images, never the loss or training.
+"""

@@ -6,22 +6,22 @@ from typing import Any, Protocol
 
 from timm.data import create_transform
 
-from softmax_gradient_tampering.data.cifar import load_cifar
-from softmax_gradient_tampering.data.digits import load_digits
-from softmax_gradient_tampering.data.folder import open_folder, open_timm_dataset, opening
+from softmax_gradient_tampering.data.folder.loaders import (
+    SampleEvaluationLoader,
+    Samples,
+    SampleTrainLoader,
+)
+from softmax_gradient_tampering.data.folder.tree import open_folder, open_timm_dataset, opening
 from softmax_gradient_tampering.data.loader import Loader, TrainLoader
-from softmax_gradient_tampering.data.memory import (
+from softmax_gradient_tampering.data.memory.cifar import load_cifar
+from softmax_gradient_tampering.data.memory.digits import load_digits
+from softmax_gradient_tampering.data.memory.loaders import (
     Augmentation,
     Images,
     MemoryEvaluationLoader,
     MemoryTrainLoader,
 )
 from softmax_gradient_tampering.data.options import DataOptions
-from softmax_gradient_tampering.data.samples import (
-    SampleEvaluationLoader,
-    Samples,
-    SampleTrainLoader,
-)
 from softmax_gradient_tampering.errors import UserError, as_user_error
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # (mean, std) of the pixels

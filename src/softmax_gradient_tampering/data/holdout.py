@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from softmax_gradient_tampering.data.dali import DaliDataset, Files
+from softmax_gradient_tampering.data.dali.loaders import DaliDataset, Files
 from softmax_gradient_tampering.data.factory import Dataset, MemoryDataset, SampleDataset
-from softmax_gradient_tampering.data.memory import Images
+from softmax_gradient_tampering.data.memory.loaders import Images
 from softmax_gradient_tampering.data.order import counter_hash
 from softmax_gradient_tampering.errors import UserError
 

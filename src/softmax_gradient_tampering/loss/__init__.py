@@ -1,4 +1,9 @@
-"""The loss room: everything here needs torch alone."""
+"""The loss room: the method, for any loop that has logits.
+
+`functional` and `module` are the cross-entropy, `generic` tampers with any loss, `linear` spares
+the logits of large vocabularies, `operator` meets autograd and the compiler, `kernels` compute.
+It imports torch and nothing else.
+"""
 
 from softmax_gradient_tampering.loss.folding import fold_alpha
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
@@ -6,7 +11,7 @@ from softmax_gradient_tampering.loss.generic import (
     tamper,
     tampered_binary_cross_entropy_with_logits,
 )
-from softmax_gradient_tampering.loss.linear import tampered_linear_cross_entropy
+from softmax_gradient_tampering.loss.linear.functional import tampered_linear_cross_entropy
 from softmax_gradient_tampering.loss.module import TamperedCrossEntropyLoss
 from softmax_gradient_tampering.loss.probability import power_transform, stationary_threshold
 from softmax_gradient_tampering.loss.statistics import LogitStatistics, logit_statistics

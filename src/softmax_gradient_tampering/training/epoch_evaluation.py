@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from softmax_gradient_tampering.loss.folding import find_classifier
-from softmax_gradient_tampering.training.evaluation import Evaluation, evaluate
-from softmax_gradient_tampering.training.filter_norms import FeatureNorms, filter_norms, num_zeroed
-from softmax_gradient_tampering.training.records import Row
-from softmax_gradient_tampering.training.setup import Setup
+from softmax_gradient_tampering.training.measure.evaluation import Evaluation, evaluate
+from softmax_gradient_tampering.training.measure.filter_norms import (
+    FeatureNorms,
+    filter_norms,
+    num_zeroed,
+)
+from softmax_gradient_tampering.training.records.run_files import Row
+from softmax_gradient_tampering.training.setup.setup import Setup
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training import console, records
-from softmax_gradient_tampering.training.checkpoint import saved_args
-from softmax_gradient_tampering.training.config import Config
-from softmax_gradient_tampering.training.distributed import start_processes
+from softmax_gradient_tampering.training.checkpoint.folder import saved_args
+from softmax_gradient_tampering.training.checkpoint.weights import load_checkpoint_weights
+from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.config.refusals import check_config
+from softmax_gradient_tampering.training.console import lines as console
+from softmax_gradient_tampering.training.console.progress import Progress
 from softmax_gradient_tampering.training.epoch_evaluation import evaluate_model
-from softmax_gradient_tampering.training.preemption import (
+from softmax_gradient_tampering.training.processes.distributed import start_processes
+from softmax_gradient_tampering.training.processes.preemption import (
     Interrupted,
     StopRequest,
     leave_on_signals,
 )
-from softmax_gradient_tampering.training.progress import Progress
+from softmax_gradient_tampering.training.records import run_files as records
 from softmax_gradient_tampering.training.run_folder import newest_checkpoint, open_run_folder
 from softmax_gradient_tampering.training.session import Session
-from softmax_gradient_tampering.training.setup import Setup, set_up
+from softmax_gradient_tampering.training.setup.setup import Setup, set_up
 from softmax_gradient_tampering.training.supervision import NotFinite
-from softmax_gradient_tampering.training.validation import check_config
-from softmax_gradient_tampering.training.weights import load_checkpoint_weights
 
 
 @dataclass(frozen=True)

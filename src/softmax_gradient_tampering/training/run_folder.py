@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, as_printable, first_line
-from softmax_gradient_tampering.training.checkpoint import CheckpointFolder, load_checkpoint, place
-from softmax_gradient_tampering.training.distributed import is_restart, launch_id
-from softmax_gradient_tampering.training.lock import FolderLock
-from softmax_gradient_tampering.training.records import Row, read_summary
-from softmax_gradient_tampering.training.setup import Setup
+from softmax_gradient_tampering.files.lock import FolderLock
+from softmax_gradient_tampering.training.checkpoint.folder import (
+    CheckpointFolder,
+    load_checkpoint,
+    place,
+)
+from softmax_gradient_tampering.training.processes.distributed import is_restart, launch_id
+from softmax_gradient_tampering.training.records.run_files import Row, read_summary
+from softmax_gradient_tampering.training.setup.setup import Setup
 
 _RESULT = "result.json"
 

@@ -6,19 +6,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training import console, records
-from softmax_gradient_tampering.training.arguments import to_mapping
-from softmax_gradient_tampering.training.checkpoint import CheckpointFolder, load_checkpoint
-from softmax_gradient_tampering.training.config import NOT_RECORDED
+from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFolder, load_checkpoint
+from softmax_gradient_tampering.training.config.arguments import to_mapping
+from softmax_gradient_tampering.training.config.fields import NOT_RECORDED
+from softmax_gradient_tampering.training.console import lines as console
+from softmax_gradient_tampering.training.console.progress import Progress
 from softmax_gradient_tampering.training.epoch_evaluation import evaluate_epoch, evaluate_model
-from softmax_gradient_tampering.training.filter_norms import FilterHistory, filter_norms
-from softmax_gradient_tampering.training.loop import Outcome, Tally, train_one_epoch
-from softmax_gradient_tampering.training.predictions import predict, write_predictions
-from softmax_gradient_tampering.training.preemption import Interrupted, StopRequest
-from softmax_gradient_tampering.training.progress import Progress
-from softmax_gradient_tampering.training.setup import Setup
-from softmax_gradient_tampering.training.sinks import Sink, open_sinks
+from softmax_gradient_tampering.training.measure.filter_norms import FilterHistory, filter_norms
+from softmax_gradient_tampering.training.measure.predictions import predict, write_predictions
+from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
+from softmax_gradient_tampering.training.records import run_files as records
+from softmax_gradient_tampering.training.records.sinks import Sink, open_sinks
+from softmax_gradient_tampering.training.setup.setup import Setup
 from softmax_gradient_tampering.training.state import RunState, compare_settings, restore
+from softmax_gradient_tampering.training.step.loop import Outcome, Tally, train_one_epoch
 from softmax_gradient_tampering.training.supervision import Supervisor
 
 

@@ -5,18 +5,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, as_printable, as_user_error
-from softmax_gradient_tampering.training.arguments import to_mapping
-from softmax_gradient_tampering.training.checkpoint import (
+from softmax_gradient_tampering.training.checkpoint.folder import (
     FORMAT,
     OUR_KEY,
     Position,
     completed_epochs,
     saved_args,
 )
-from softmax_gradient_tampering.training.optimizer import load_optimizer_state
-from softmax_gradient_tampering.training.records import Row
-from softmax_gradient_tampering.training.setup import Setup
-from softmax_gradient_tampering.training.weights import load_weights, mark_folded
+from softmax_gradient_tampering.training.checkpoint.weights import load_weights, mark_folded
+from softmax_gradient_tampering.training.config.arguments import to_mapping
+from softmax_gradient_tampering.training.records.run_files import Row
+from softmax_gradient_tampering.training.setup.setup import Setup
+from softmax_gradient_tampering.training.step.optimizer import load_optimizer_state
 
 # How a run is run, not what it is: equal runs may differ in these.
 _NOT_IN_ARGS = ("output", "experiment", "local_rank", "validate", "dry_run", "max_steps")

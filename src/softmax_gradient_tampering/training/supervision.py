@@ -9,12 +9,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.checkpoint import Position
-from softmax_gradient_tampering.training.files import write_text
-from softmax_gradient_tampering.training.finiteness import LateReader
-from softmax_gradient_tampering.training.loop import Outcome
-from softmax_gradient_tampering.training.preemption import Interrupted, StopRequest
-from softmax_gradient_tampering.training.setup import Setup
+from softmax_gradient_tampering.files.whole import write_text
+from softmax_gradient_tampering.training.checkpoint.folder import Position
+from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
+from softmax_gradient_tampering.training.setup.setup import Setup
+from softmax_gradient_tampering.training.step.finiteness import LateReader
+from softmax_gradient_tampering.training.step.loop import Outcome
 
 # A loss scale that is too large is halved by every skipped step: 2^16 is gone after 16 of them.
 MAX_SKIPS_RUNNING = 50

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
-from softmax_gradient_tampering.loss.kernels import blocks, cpu, reference
-from softmax_gradient_tampering.loss.kernels.native_library import native_library
+from softmax_gradient_tampering.loss.kernels import reference
+from softmax_gradient_tampering.loss.kernels.cpu import blocks
+from softmax_gradient_tampering.loss.kernels.cpu import kernel as cpu
+from softmax_gradient_tampering.loss.kernels.cpu.native_library import native_library
 from softmax_gradient_tampering.loss.kernels.options import Options
 
 KERNELS = ("auto", "reference", "blocks", "cpu", "triton")
@@ -94,4 +96,4 @@ def _is_triton_usable(device: torch.device) -> bool:
 
 def _triton() -> Any:
     # Imported when it is first asked for: Triton may be missing, and loading it takes a while.
-    return import_module("softmax_gradient_tampering.loss.kernels.triton")
+    return import_module("softmax_gradient_tampering.loss.kernels.triton.kernel")

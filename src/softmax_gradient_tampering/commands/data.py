@@ -1,0 +1,109 @@
+"""`sgt data check`: look through a folder of images before it is trained on."""
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from softmax_gradient_tampering.data.inspection.images import Inspection
+from softmax_gradient_tampering.data.inspection.report import Report, check_files, find_files
+from softmax_gradient_tampering.errors import UserError, as_printable
+from softmax_gradient_tampering.terminal.parser import ArgumentParser
+
+DESCRIPTION = """\
+Decode every image of DIR, with its train/ and val/, or one tree of classes. Prints the images
+of every class, what is unusual, every file that cannot be read and why, classes that training
+refuses, and images that are in train and in val, by their content. Nothing is written.
+
+Exit code: 0 if all is well, 1 if there are bad files, such classes or duplicates, 2 for a mistake
+in the call.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    parser = ArgumentParser(
+        prog="sgt data",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", choices=("check",), help="check the images of a folder")
+    parser.add_argument("folder", metavar="DIR", help="holds train/ and val/, or class folders")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument(
+        "-j",
+        "--workers",
+        type=int,
+        default=cores,
+        metavar="N",
+        help=f"threads ({cores}, the cores)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead")
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        raise UserError(f"--workers {args.workers}: must be at least 1")
+    report = find_files(Path(args.folder).expanduser())
+    check_files(report, args.workers, _tracked)
+    print(json.dumps(_to_json(report), indent=2) if args.json else "\n".join(_lines(report)))
+    return 0 if report.is_clean else 1
+
+
+def _tracked(inspections: Iterable[Inspection], total: int) -> Iterable[Inspection]:
+    """With a progress bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return inspections
+    return track(inspections, "Checking images", total, console=console, transient=True)
+
+
+def _to_json(report: Report) -> dict[str, Any]:
+    return {
+        "root": str(report.root),
+        "splits": {
+            split.name: {
+                "folder": str(split.folder),
+                "files": len(split.files),
+                "classes": dict(sorted(split.classes.items())),
+                "passed_over": dict(split.passed_over.most_common()),
+            }
+            for split in report.splits
+        },
+        "bad": [finding._asdict() for finding in report.bad],
+        "notes": [finding._asdict() for finding in report.notes],
+        "duplicates": [duplicate._asdict() for duplicate in report.duplicates],
+    }
+
+
+def _lines(report: Report) -> list[str]:
+    """The report for reading; what matters most comes last."""
+    lines = []
+    classes = sorted({name for split in report.splits for name in split.classes})
+    total = f"{len(classes)} classes"
+    width = max(len(as_printable(name)) for name in [*classes, total])
+    lines.append("  ".join(["class".ljust(width), *(f"{s.name:>9}" for s in report.splits)]))
+    for name in classes:
+        counts = (f"{split.classes[name]:9,}" for split in report.splits)
+        lines.append("  ".join([as_printable(name).ljust(width), *counts]))
+    totals = (f"{split.classes.total():9,}" for split in report.splits)
+    lines.append("  ".join([total.ljust(width), *totals]))
+    for split in report.splits:
+        for ending, number in split.passed_over.most_common():
+            lines.append(f"passed over in {split.name}: {number:,} {as_printable(ending)}")
+    for finding in report.notes:
+        lines.append(f"note: {as_printable(finding.file)}: {finding.what}")
+    for duplicate in report.duplicates:
+        files = f"{as_printable(duplicate.val)} is the same as {as_printable(duplicate.train)}"
+        lines.append(f"duplicate: {files}")
+    for finding in report.bad:
+        lines.append(f"bad: {as_printable(finding.file)}: {as_printable(finding.what)}")
+    num_files = sum(len(split.files) for split in report.splits)
+    lines.append(
+        f"{num_files:,} files checked: {len(report.bad):,} bad, {len(report.notes):,} notes, "
+        f"{len(report.duplicates):,} duplicates between train and val"
+    )
+    return lines

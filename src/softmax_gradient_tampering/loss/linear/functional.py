@@ -1,0 +1,153 @@
+"""The tampered cross-entropy of hidden states and a classifier, for large vocabularies."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.functional import (
+    INDEX_DTYPES,
+    loss_dtype_of,
+    tampered_cross_entropy,
+)
+from softmax_gradient_tampering.loss.kernels.options import Options, is_index
+from softmax_gradient_tampering.loss.linear.kernel import Head
+from softmax_gradient_tampering.loss.linear.operator import linear_cross_entropy_rows
+
+
+def tampered_linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    alpha: Alpha,
+    bias: Tensor | None = None,
+    *,
+    class_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The tampered cross-entropy of `F.linear(hidden, weight, bias)`, without these logits.
+
+    With z = hidden weight^T + bias, p' = softmax(alpha z) and q the target distribution:
+
+        value      L = F.cross_entropy(z, target)
+        gradients  of hidden, weight and bias, through dL/dz = (p' - q) / N
+
+    They are those of `tampered_cross_entropy(F.linear(hidden, weight, bias), target, alpha)`.
+    The (N, C) logits are never whole: blocks of classes are made, used and forgotten, and made
+    again in the backward pass, which costs a fourth matrix product where the logits cost three.
+    A block takes under 10 % of the logits' memory (or 16,384 numbers, where that is more);
+    beside it and the gradients there are a few numbers a row, and for half types, which are
+    computed in float32 inside, hidden and its gradient in float32.
+
+    Inputs are not written to, and nothing is read back from a device. It works under
+    autocast, as F.linear does, and torch.compile. Under torch.func, for a second derivative,
+    and where target or class_weight requires a gradient, the logits are made after all;
+    forward-mode AD raises.
+
+    Args:
+        hidden: hidden states, (N, D), or (..., D) of any other number of dimensions.
+        weight: (C, D) weight of the classifier, in hidden's dtype.
+        target: class indices of shape (N,), or (...); or class probabilities, (N, C), or
+            (..., C).
+        alpha: the exponent, as in `tampered_cross_entropy`.
+        bias: (C,) bias of the classifier, in hidden's dtype.
+        class_weight: (C,) weight of every class: `weight` of F.cross_entropy.
+        ignore_index: class index that counts neither in the value nor in the gradient.
+        reduction: "mean", "sum" or "none"; torch's rules for empty and all-ignored batches.
+        label_smoothing: in [0, 1]: q becomes (1 - e) q + e / C, in value and gradient.
+
+    Returns:
+        The loss, 0-d or, for reduction "none", of hidden's shape without its last dimension;
+        in the dtype that F.cross_entropy returns (float32 under autocast).
+
+    Raises:
+        ValueError: alpha is negative, not finite, or a tensor with dimensions; the target does
+            not fit hidden.
+        IndexError, RuntimeError, ValueError: whatever F.linear and F.cross_entropy raise.
+
+    >>> _ = torch.manual_seed(0)
+    >>> hidden, weight = torch.randn(6, 4), torch.randn(1000, 4, requires_grad=True)
+    >>> target = torch.randint(1000, (6,))
+    >>> loss = tampered_linear_cross_entropy(hidden, weight, target, alpha=0.25)
+    >>> loss.backward()
+    >>> torch.allclose(loss, F.cross_entropy(F.linear(hidden, weight), target))
+    True
+    >>> p_tampered = torch.softmax(0.25 * F.linear(hidden, weight), dim=1)
+    >>> grad_z = (p_tampered - F.one_hot(target, 1000)) / 6
+    >>> torch.allclose(weight.grad, grad_z.T @ hidden, atol=1e-6)
+    True
+
+    Source: arXiv 2111.12495, section 3; the gradients follow by the chain rule.
+    """
+    alpha = check_alpha(alpha)
+    hidden, weight, bias = (_autocast(tensor) for tensor in (hidden, weight, bias))
+    shape = hidden.shape[:-1]
+    if hidden.dim() != 2 and hidden.dim() > 0:
+        _check_target_shape(hidden, weight, target)
+        hidden = hidden.reshape(-1, hidden.shape[-1])
+        target = target.reshape(-1) if is_index(target) else target.reshape(-1, target.shape[-1])
+    kwargs: dict[str, Any] = {
+        "weight": class_weight,
+        "ignore_index": ignore_index,
+        "reduction": reduction,
+        "label_smoothing": label_smoothing,
+    }
+    head = Head(hidden, weight, bias)
+    options = Options(**kwargs, loss_dtype=hidden.dtype)
+    if _is_regular(head, target, options):
+        options = options._replace(loss_dtype=loss_dtype_of(hidden, target, class_weight))
+        target = target.long() if is_index(target) else target
+        loss = linear_cross_entropy_rows(head, target, alpha, options)
+    else:  # if an argument is wrong, torch's own functions say what
+        loss = tampered_cross_entropy(F.linear(*head), target, alpha, **kwargs)
+    return loss.reshape(shape) if reduction == "none" else loss
+
+
+def _autocast(tensor: Tensor | None) -> Any:
+    """The tensor in the dtype that F.linear would take it in."""
+    if tensor is None or not torch.is_autocast_enabled(tensor.device.type):
+        return tensor
+    is_cast = tensor.is_floating_point() and tensor.dtype != torch.float64
+    return tensor.to(torch.get_autocast_dtype(tensor.device.type)) if is_cast else tensor
+
+
+def _check_target_shape(hidden: Tensor, weight: Tensor, target: Tensor) -> None:
+    """Of hidden (..., D); for (N, D), F.cross_entropy finds the words."""
+    shape = tuple(hidden.shape[:-1])
+    fits = shape if is_index(target) else (*shape, *weight.shape[:1])
+    if tuple(target.shape) != fits:
+        raise ValueError(
+            f"target of shape {tuple(target.shape)} does not fit hidden of shape "
+            f"{tuple(hidden.shape)}: class indices are of shape {shape}, class "
+            f"probabilities of {(*shape, *weight.shape[:1])}"
+        )
+
+
+def _is_regular(head: Head, target: Tensor, options: Options) -> bool:
+    """Whether the arguments are right, and of a form that the blocks can do."""
+    hidden, weight, bias = head
+    if hidden.dim() != 2 or weight.dim() != 2 or 0 in weight.shape:
+        return False
+    if torch._C._are_functorch_transforms_active() or target.requires_grad:
+        return False
+    others = [tensor for tensor in (weight, bias, options.weight) if tensor is not None]
+    fits = hidden.is_floating_point() and hidden.shape[1] == weight.shape[1]
+    fits &= all(tensor.device == hidden.device for tensor in (target, *others))
+    num_classes = weight.shape[:1]
+    if is_index(target):
+        fits &= target.dtype in INDEX_DTYPES and target.shape == hidden.shape[:1]
+    else:
+        fits &= options.ignore_index < 0 and target.shape == hidden.shape[:1] + num_classes
+    fits &= weight.dtype == hidden.dtype
+    if bias is not None:
+        fits &= bias.shape == num_classes and bias.dtype == hidden.dtype
+    if options.weight is not None:
+        fits &= options.weight.shape == num_classes and not options.weight.requires_grad
+        is_autocast = torch.is_autocast_enabled(hidden.device.type)
+        fits &= options.weight.dtype == hidden.dtype or is_autocast
+    is_known = options.reduction in ("mean", "sum", "none")
+    return bool(fits and is_known and 0.0 <= options.label_smoothing <= 1.0)

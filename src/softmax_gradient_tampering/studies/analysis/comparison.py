@@ -1,0 +1,173 @@
+"""A study's arms side by side: their numbers, and what differs between them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from softmax_gradient_tampering.studies.analysis.measurements import (
+    ACCURACY,
+    measure,
+    measured_keys,
+)
+from softmax_gradient_tampering.studies.analysis.statistics import (
+    Interval,
+    mean_interval,
+    sample_sd,
+)
+from softmax_gradient_tampering.studies.analysis.verdict import Comparison, compare, judge
+from softmax_gradient_tampering.studies.plan.recorded_plan import Arm
+from softmax_gradient_tampering.studies.results.collect import State, Study
+from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
+
+# Points of accuracy: smaller differences count as none unless the reader says otherwise.
+DEFAULT_MARGIN = 0.5
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The numbers of an arm's runs.
+
+    Attributes:
+        num_values: finite ones; `num_left_out` are infinite.
+        interval: mean and 95 % t interval; nan where there are too few.
+        sd: standard deviation.
+    """
+
+    num_values: int
+    num_left_out: int
+    interval: Interval
+    sd: float
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm's runs and their numbers.
+
+    Attributes:
+        arm: of the plan.
+        num_planned: cells that the plan has for it.
+        runs: finished ones, by seed.
+        values: of every measurement, by seed.
+        spreads: by measurement.
+        against: comparisons with another arm, by that arm's name, by measurement.
+    """
+
+    arm: Arm
+    num_planned: int
+    runs: dict[int, RecordedRun]
+    values: dict[int, dict[str, float]]
+    spreads: dict[str, Spread]
+    against: dict[str, dict[str, Comparison]] = field(default_factory=dict)
+
+    def by_seed(self, key: str) -> dict[int, float]:
+        """A measurement of every run that has it; an infinite one is kept."""
+        return {seed: v[key] for seed, v in self.values.items() if not math.isnan(v[key])}
+
+    def comparison(self, other: "ArmResult | None", key: str = ACCURACY) -> Comparison | None:
+        """The comparison with another arm, if there is one."""
+        return None if other is None else self.against.get(other.arm.name, {}).get(key)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's arms compared.
+
+    Attributes:
+        study: what was collected.
+        arms: results by the arm's name, in the plan's order, without the tuning arms.
+        tuning: results of the tuning arms.
+        baseline, tuned: the arms that the others are compared with, where they have runs.
+        keys: measurements that at least one run has, in their order.
+        margin: points of accuracy; differences within it count as none.
+    """
+
+    study: Study
+    arms: dict[str, ArmResult]
+    tuning: dict[str, ArmResult]
+    baseline: ArmResult | None
+    tuned: ArmResult | None
+    keys: tuple[str, ...]
+    margin: float
+
+    @property
+    def judged(self) -> list[ArmResult]:
+        """The arms that claim something: tampered and scheduled ones with runs."""
+        return [result for result in self.arms.values() if _claims(result)]
+
+
+def compare_arms(study: Study, margin: float = DEFAULT_MARGIN) -> Results:
+    """Compare every arm with the baseline and with the tuned baseline, paired by seed.
+
+    The accuracy alone is tested: a p for each of twenty measurements would find something.
+    Holm's correction and the verdicts are over the tampered and scheduled arms' accuracies,
+    once against the baseline and once against the tuned one; controls are compared, and
+    not judged.
+
+    Args:
+        study: what was collected.
+        margin: points of accuracy, above 0.
+    """
+    everything = {arm.name: _arm_result(study, arm) for arm in study.arms}
+    arms = {name: result for name, result in everything.items() if result.arm.kind != "tuning"}
+    baseline, tuned = (
+        next((r for r in arms.values() if r.arm.kind == kind and r.runs), None)
+        for kind in ("baseline", "tuned")
+    )
+    keys = measured_keys(values for r in arms.values() for values in r.values.values())
+    for other in (baseline, tuned):
+        if other is not None:
+            _compare_with(other, arms, keys, margin)
+    tuning = {name: r for name, r in everything.items() if r.arm.kind == "tuning"}
+    return Results(study, arms, tuning, baseline, tuned, tuple(keys), margin)
+
+
+def spread(values: Mapping[int, float]) -> Spread:
+    """The spread of numbers by seed; infinite ones are counted and left out."""
+    finite = [value for value in values.values() if math.isfinite(value)]
+    interval = mean_interval(finite) if finite else Interval(math.nan, math.nan)
+    return Spread(len(finite), len(values) - len(finite), interval, sample_sd(finite))
+
+
+def _arm_result(study: Study, arm: Arm) -> ArmResult:
+    runs = dict(sorted(study.finished(arm).items()))
+    baseline = study.first("baseline") if study.kind == "study" else None
+    targets = {} if baseline is None else study.finished(baseline)
+    values = {
+        seed: measure(run, targets[seed].final("train_acc") if seed in targets else math.nan)
+        for seed, run in runs.items()
+    }
+    result = ArmResult(
+        arm, sum(cell.arm == arm.name for cell in study.cells), runs, values, spreads={}
+    )
+    for key in measured_keys(values.values()):
+        result.spreads[key] = spread(result.by_seed(key))
+    return result
+
+
+def _compare_with(
+    other: ArmResult, arms: Mapping[str, ArmResult], keys: list[str], margin: float
+) -> None:
+    """Fill in every other arm's comparisons with one arm."""
+    for result in arms.values():
+        if result is not other and result.runs:
+            result.against[other.arm.name] = {
+                key: compare(result.by_seed(key), other.by_seed(key), is_tested=key == ACCURACY)
+                for key in keys
+            }
+    family = {
+        name: result.against[other.arm.name][ACCURACY]
+        for name, result in arms.items()
+        if _claims(result)
+    }
+    for name, comparison in judge(family, margin).items():
+        arms[name].against[other.arm.name][ACCURACY] = comparison
+
+
+def _claims(result: ArmResult) -> bool:
+    return result.arm.kind in ("tampered", "scheduled") and bool(result.runs)
+
+
+def count_states(study: Study) -> dict[State, int]:
+    """How many cells are in each state, those of none left out."""
+    counts = {state: sum(cell.state is state for cell in study.cells) for state in State}
+    return {state: count for state, count in counts.items() if count}

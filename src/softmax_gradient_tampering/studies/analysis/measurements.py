@@ -1,0 +1,129 @@
+"""The measurements of a run that a report compares: their names, units and values."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from softmax_gradient_tampering.studies.results.predictions import HELD_OUT, PLAIN, SCALED
+from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun, as_number
+
+ACCURACY = "eval_top1"
+EPOCHS_TO_BASELINE = "epochs_to_baseline"
+
+
+class Measurement(NamedTuple):
+    """A number of a run.
+
+    Attributes:
+        key: its name in the CSV and JSON files.
+        label: what a reader sees.
+        unit: of the number; empty for a pure one.
+        digits: decimals that a reader sees.
+        group: the part of the table of all measurements that it stands in.
+    """
+
+    key: str
+    label: str
+    unit: str
+    digits: int
+    group: str
+
+
+_CALIBRATION = tuple(
+    Measurement(f"{name}_{suffix}", f"{label}, {prediction}", unit, digits, "Calibration")
+    for name, label, unit, digits in (
+        ("nll", "NLL", "nats", 4),
+        ("brier", "Brier score", "", 4),
+        ("ece", "ECE, 15 bins", "%", 2),
+    )
+    for suffix, prediction in (("plain", PLAIN), ("alpha", SCALED), ("held_out", HELD_OUT))
+)
+
+MEASUREMENTS = (
+    Measurement("train_acc", "train accuracy", "%", 2, "Accuracy and loss"),
+    Measurement(ACCURACY, "test accuracy", "%", 2, "Accuracy and loss"),
+    Measurement("eval_top5", "test accuracy, top 5", "%", 2, "Accuracy and loss"),
+    Measurement("train_loss", "train loss", "nats", 4, "Accuracy and loss"),
+    Measurement("eval_loss", "test loss", "nats", 4, "Accuracy and loss"),
+    Measurement(
+        EPOCHS_TO_BASELINE,
+        "epochs to the baseline's final train accuracy",
+        "epochs",
+        1,
+        "Accuracy and loss",
+    ),
+    *_CALIBRATION,
+    Measurement("factor", "s fitted on held-out halves", "", 3, "Calibration"),
+    Measurement("logit_norm", "logit norm", "", 2, "Logits on the test set"),
+    Measurement("logit_mean", "logit mean, absolute", "", 3, "Logits on the test set"),
+    Measurement("logit_max", "logit maximum, absolute", "", 2, "Logits on the test set"),
+    Measurement("logit_var", "logit variance", "", 2, "Logits on the test set"),
+    Measurement("zeroed_filters", "zeroed filters", "filters", 1, "Network and cost"),
+    Measurement("zeroed_features", "zeroed features", "features", 1, "Network and cost"),
+    Measurement("skipped_steps", "steps skipped, not finite", "steps", 1, "Network and cost"),
+    Measurement("images_per_s", "images a second, median epoch", "images/s", 0, "Network and cost"),
+    Measurement("seconds", "duration", "s", 1, "Network and cost"),
+)
+
+BY_KEY = {measurement.key: measurement for measurement in MEASUREMENTS}
+
+
+_FINAL = (
+    *("train_acc", ACCURACY, "eval_top5", "train_loss", "eval_loss"),
+    *("zeroed_filters", "zeroed_features", "skipped_steps"),
+)
+
+
+def measure(run: RecordedRun, target_train_acc: float = math.nan) -> dict[str, float]:
+    """All measurements of a run by key; nan where one was not made.
+
+    Args:
+        run: the run.
+        target_train_acc: percent; the final train accuracy of the baseline of its seed.
+    """
+    values = {name: run.final(name) for name in _FINAL}
+    speeds = run.curves.get("images_per_s")
+    values["images_per_s"] = math.nan if speeds is None else float(np.nanmedian(speeds))
+    values["seconds"] = as_number(run.result.get("seconds"))
+    values[EPOCHS_TO_BASELINE] = epochs_to_reach(run, target_train_acc)
+    for name in ("logit_norm", "logit_mean", "logit_max", "logit_var"):
+        values[name] = run.final(name)
+        if math.isnan(values[name]) and run.predictions is not None:
+            values[name] = getattr(run.predictions, name)
+    values |= _calibration(run)
+    values["factor"] = math.nan if run.predictions is None else run.predictions.factor
+    return {measurement.key: values[measurement.key] for measurement in MEASUREMENTS}
+
+
+def epochs_to_reach(run: RecordedRun, train_acc: float) -> float:
+    """The first evaluated epoch with at least this train accuracy (percent); nan if none."""
+    curve = run.curves.get("train_acc")
+    if curve is None or math.isnan(train_acc):
+        return math.nan
+    reached = np.flatnonzero(curve >= train_acc)
+    return float(run.curves["epoch"][reached[0]]) if len(reached) else math.nan
+
+
+def measured_keys(runs: Iterable[dict[str, float]]) -> list[str]:
+    """The keys that at least one run has a number for, in the order of MEASUREMENTS."""
+    found = {key for values in runs for key, value in values.items() if not math.isnan(value)}
+    return [measurement.key for measurement in MEASUREMENTS if measurement.key in found]
+
+
+def _calibration(run: RecordedRun) -> dict[str, float]:
+    """From the predictions where there are any, else what the run recorded itself."""
+    recorded = run.result.get("measurements")
+    measured = recorded if isinstance(recorded, dict) else {}
+    if run.predictions is not None:
+        measured = run.predictions.calibration
+    values = {}
+    for suffix, prediction in (("plain", PLAIN), ("alpha", SCALED), ("held_out", HELD_OUT)):
+        entry = measured.get(prediction)
+        for name in ("nll", "brier", "ece"):
+            value = entry.get(name) if isinstance(entry, dict) else None
+            # A score that is no number was measured, of a model that has diverged.
+            is_nan = isinstance(value, float) and math.isnan(value)
+            values[f"{name}_{suffix}"] = math.inf if is_nan else as_number(value)
+    return values

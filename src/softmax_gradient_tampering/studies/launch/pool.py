@@ -1,0 +1,156 @@
+"""A pool of worker processes that train one small run after another, imports paid once."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.training.config.fields import Config
+
+_GRACE_S = 60.0  # for a step, and the recovery checkpoint after it
+
+
+class Ended(NamedTuple):
+    """A run that is over.
+
+    Attributes:
+        key: what it was started under.
+        error: why it failed, in one line; empty where it did not.
+        traceback: of an error that is not the user's.
+    """
+
+    key: str
+    error: str = ""
+    traceback: str = ""
+
+
+class WorkerPool:
+    """Worker processes, each with a run or idle; see `Ended`.
+
+    Args:
+        num_workers: processes.
+        num_threads: of torch in each.
+    """
+
+    def __init__(self, num_workers: int, num_threads: int) -> None:
+        self._workers = [_Worker(num_threads) for _ in range(num_workers)]
+
+    @property
+    def num_idle(self) -> int:
+        return sum(worker.key is None for worker in self._workers)
+
+    def start(self, key: str, config: Config) -> None:
+        """Begin a run in an idle worker."""
+        next(worker for worker in self._workers if worker.key is None).start(key, config)
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        """The runs that have ended, at the latest after a time."""
+        busy = [worker for worker in self._workers if worker.key is not None]
+        if not busy:
+            time.sleep(timeout_s)
+            return []
+        ready = wait([handle for worker in busy for handle in worker.handles], timeout_s)
+        return [worker.end() for worker in busy if any(h in ready for h in worker.handles)]
+
+    def stop(self) -> None:
+        """End the workers, in the middle of their runs if need be; what they wrote is whole."""
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.join()
+
+
+class _Worker:
+    """One worker process, and the run that it is at."""
+
+    def __init__(self, num_threads: int) -> None:
+        self.key: str | None = None
+        self._num_threads = num_threads
+        self._process: Any = None  # made when there is something to do
+
+    def _open(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, self._num_threads), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def handles(self) -> list[Connection | int]:
+        return [self._connection, self._process.sentinel]
+
+    def start(self, key: str, config: Config) -> None:
+        if self._process is None or not self._process.is_alive():
+            self._open()
+        self.key = key
+        self._connection.send(config)
+
+    def end(self) -> Ended:
+        """How the run went, which is over, or whether its process is."""
+        key, self.key = self.key or "", None
+        try:
+            return Ended(key, *self._connection.recv())
+        except (EOFError, OSError):
+            self._process.join()
+            code = self._process.exitcode
+            return Ended(key, f"its worker process ended with exit code {code}")
+
+    def terminate(self) -> None:
+        if self._process is not None and self._process.is_alive():
+            self._process.terminate()
+
+    def join(self) -> None:
+        if self._process is None:
+            return
+        self._process.join(_GRACE_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._connection.close()
+
+
+def _work(connection: Connection, num_threads: int) -> None:
+    """Train what comes through the connection, until it is closed or a signal stops a run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 the process's own, to its end
+    warnings.simplefilter("ignore")  # said once, where the study was planned
+
+    import torch
+
+    from softmax_gradient_tampering.training.run import run
+
+    torch.set_num_threads(num_threads)
+    leave_with_parent = _leave_with(os.getppid())
+    while True:
+        try:
+            config = connection.recv()
+        except EOFError:
+            return
+        error = details = ""
+        try:
+            result = run(config, is_silent=True, after_batch=leave_with_parent)
+            if result.exit_code:  # stopped by a signal: so is the worker
+                return
+        except UserError as mistake:
+            error = str(mistake)
+        except Exception as bug:
+            error, details = f"{type(bug).__name__}: {first_line(bug)}", traceback.format_exc()
+        connection.send((error, details))
+
+
+def _leave_with(parent: int) -> Callable[[], None]:
+    """Called after every batch: without a parent nobody holds the cell's claim any more."""
+
+    def leave_with_parent() -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return leave_with_parent

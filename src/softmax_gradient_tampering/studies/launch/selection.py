@@ -1,0 +1,80 @@
+"""The tuned baseline's settings: the point of the grid that is best on the hold-out."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.plan.plan import TUNING, Arm, Cell
+from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
+
+METRIC = "eval_top1 after the last epoch, on the held-out part of the training set"
+# What a tuning arm overrides besides its point of the grid.
+_NOT_OF_THE_GRID = ("modify_softmax", "holdout")
+
+
+def select_settings(study: StudyFolder, given_up: frozenset[str] = frozenset()) -> bool:
+    """Choose the settings of every tuned arm whose tuning is over, and add its cells.
+
+    Args:
+        study: whose plan is rewritten then.
+        given_up: ids of tuning cells that failed for good.
+
+    Returns:
+        Whether a selection was made, here or by another process.
+
+    Raises:
+        UserError: no point of the grid has all its runs.
+    """
+    study.reload()
+    waiting = [arm for arm in study.plan.arms if arm.is_waiting]
+    is_made = False
+    for arm in waiting:
+        cells = tuning_cells(study, arm)
+        states = {cell.id: study.state(cell) for cell in cells}
+        is_over = all(state == "done" or i in given_up for i, state in states.items())
+        if is_over:
+            study.rewrite(study.plan.with_selection(arm.name, _selection(study, arm)))
+            is_made = True
+    return is_made
+
+
+def tuning_cells(study: StudyFolder, arm: Arm) -> list[Cell]:
+    """The cells that a tuned arm's settings are chosen from."""
+    names = arm.selected_from or ()
+    return [cell for cell in study.plan.cells if cell.arm in names]
+
+
+def _selection(study: StudyFolder, arm: Arm) -> dict[str, Any]:
+    """metric, table and chosen: of the points that have all their runs, the best.
+
+    Of two that are equally often right the one with the lower mean loss, then the first.
+    """
+    table, best, best_score = [], None, (-math.inf, -math.inf)
+    for name in arm.selected_from or ():
+        point = _grid_point(study.plan.arm(name))
+        cells = [cell for cell in study.plan.cells if cell.arm == name]
+        finals = [study.result(cell)["final"] for cell in cells if study.state(cell) == "done"]
+        top1 = _mean([final["eval_top1"] for final in finals])
+        loss = _mean([final["eval_loss"] for final in finals])
+        table.append({"overrides": point, "mean_top1": top1, "mean_loss": loss, "n": len(finals)})
+        score = (top1 or -math.inf, -math.inf if loss is None else -loss)
+        if finals and len(finals) == len(cells) and score > best_score:
+            best, best_score = point, score
+    if best is None:
+        raise UserError(
+            f"{study.path}: no point of the grid has all its runs; see failure.json of the cells"
+        )
+    return {"metric": METRIC, "table": table, "chosen": best}
+
+
+def _grid_point(arm: Arm) -> Mapping[str, Any]:
+    assert arm.kind == TUNING
+    return {name: value for name, value in arm.overrides.items() if name not in _NOT_OF_THE_GRID}
+
+
+def _mean(values: list[float]) -> float | None:
+    """The mean; None of no values, or where one is not a number, as after a divergence."""
+    if not values or not all(math.isfinite(value) for value in values):
+        return None
+    return math.fsum(values) / len(values)

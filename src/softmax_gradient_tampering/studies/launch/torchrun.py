@@ -1,0 +1,126 @@
+"""Runs of several processes each: one torchrun job a run."""
+
+import ctypes
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.launch.pool import Ended
+from softmax_gradient_tampering.training.config.arguments import to_mapping
+from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
+from softmax_gradient_tampering.training.records.run_files import write_args
+
+PROGRAM = "softmax_gradient_tampering.cli"
+_POLL_S = 0.5
+_GRACE_S = 60.0  # for a step, and the recovery checkpoint after it
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
+
+
+def train_command(folder: Path, num_processes: int, python: str = "python") -> list[str]:
+    """The command that trains a cell in its own folder, or goes on with it.
+
+    Args:
+        folder: of the cell; its args.yaml is the configuration.
+        num_processes: of the run.
+        python: the interpreter's name.
+    """
+    command = ["sgt", "train"]
+    if num_processes > 1:
+        command = [python, "-m", "torch.distributed.run", "--standalone"]
+        command += [f"--nproc_per_node={num_processes}", "-m", PROGRAM, "train"]
+    command += ["--config", str(folder / "args.yaml")]
+    return [*command, "--output", str(folder.parent), "--experiment", folder.name,
+            "--resume", "auto"]  # fmt: skip
+
+
+def prepare(folder: Path, config: Config) -> None:
+    """Write the args.yaml that `train_command` reads, where the cell has none yet."""
+    if not (folder / "args.yaml").exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error})") from error
+        write_args(folder, to_mapping(config, leave_out=NOT_RECORDED))
+
+
+class TorchrunPool:
+    """Jobs of several processes; see `WorkerPool`, whose methods it has.
+
+    Args:
+        num_jobs: at a time.
+        num_processes: of each.
+    """
+
+    def __init__(self, num_jobs: int, num_processes: int) -> None:
+        self._num_jobs = num_jobs
+        self._num_processes = num_processes
+        self._jobs: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+
+    @property
+    def num_idle(self) -> int:
+        return self._num_jobs - len(self._jobs)
+
+    def start(self, key: str, config: Config) -> None:
+        """Begin a run; what it prints goes to run.log in its folder."""
+        folder = Path(config.output) / config.experiment
+        prepare(folder, config)
+        log = folder / "run.log"
+        with log.open("ab") as file:
+            self._jobs[key] = (_popen(folder, self._num_processes, file), log)
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        """The runs that have ended, at the latest after a time."""
+        until = time.monotonic() + timeout_s
+        while True:
+            over = [key for key, (job, _) in self._jobs.items() if job.poll() is not None]
+            if over or time.monotonic() >= until:
+                return [self._end(key) for key in over]
+            time.sleep(min(_POLL_S, timeout_s))
+
+    def stop(self) -> None:
+        """End the jobs; torchrun hands the signal on to its processes."""
+        for job, _ in self._jobs.values():
+            job.send_signal(signal.SIGTERM)
+        for job, _ in self._jobs.values():
+            try:
+                job.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                job.kill()
+
+    def _end(self, key: str) -> Ended:
+        job, log = self._jobs.pop(key)
+        return Ended(key, "" if job.returncode == 0 else _reason(log, job.returncode))
+
+
+def _popen(folder: Path, num_processes: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    command = train_command(folder, num_processes, sys.executable)
+    # In a session of its own, Ctrl-C reaches the study alone, which decides what it means.
+    return subprocess.Popen(
+        command, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent
+    )
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process with its parent, who holds the claim on the cell."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _reason(log: Path, code: int) -> str:
+    """The program's own last word on an error, or the exit code."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line for line in lines if line.startswith("sgt train: error: ")]
+    if errors:
+        return errors[-1].removeprefix("sgt train: error: ")
+    return f"it ended with exit code {code}; {log} says more"
+
+
+def shell_line(command: list[str]) -> str:
+    """A command as one line for a shell."""
+    return shlex.join(command)

@@ -1,0 +1,221 @@
+"""The command line and the study.yaml of `sgt study run`."""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.yaml_files import read_settings
+from softmax_gradient_tampering.recipes.catalogue import recipe_path
+from softmax_gradient_tampering.studies.plan.design import (
+    StudyOptions,
+    make_plan,
+    shared_settings,
+)
+from softmax_gradient_tampering.studies.plan.plan import Plan
+from softmax_gradient_tampering.terminal.parser import ArgumentParser, nearest
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
+
+# Of study.yaml, besides the flags: the training flags, as a mapping.
+_TRAIN_KEY = "train"
+_MAX_SEEDS = 100_000
+_NAME = re.compile(r"[\w][\w.-]*")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `sgt study run` is asked for.
+
+    Attributes:
+        plan: of the study.
+        path: DIR/NAME.
+        num_jobs: runs at a time; None for what the machine takes.
+        num_threads: of each run; None likewise.
+    """
+
+    plan: Plan
+    path: Path
+    num_jobs: int | None
+    num_threads: int | None
+
+
+def parse_run(argv: Sequence[str]) -> RunRequest:
+    """The request of a command line.
+
+    Raises:
+        UserError: a mistake in it, in the study.yaml, or in the training flags.
+        SystemExit: after --help.
+    """
+    own, training = split_words(argv)
+    given = vars(_parser().parse_args(own))
+    if "config" in given:
+        path = Path(given.pop("config"))
+        from_file = _load(path)
+        words = _words(from_file.pop(_TRAIN_KEY, {}), path)
+        try:
+            parse_arguments(words, find_recipe=recipe_path)
+        except UserError as error:
+            raise UserError(f"{path}: {_TRAIN_KEY}: {error}") from error
+        training = [*words, *training]
+        given = {**from_file, **given}
+    name = given.pop("name", None)
+    if name is None:
+        raise UserError("--name NAME is missing, the folder of the study in --output")
+    check_name(name)
+    settings = shared_settings(training, parse_arguments(training, find_recipe=recipe_path))
+    options = StudyOptions(
+        name=name,
+        alphas=given.get("alphas", (1.0, 0.25)),
+        seeds=given.get("seeds", tuple(range(10))),
+        tuning_seeds=given.get("tuning_seeds"),
+        controls=given.get("controls", ()),
+        grid=dict(given.get("grid", ())) or None,
+        alpha_schedules=given.get("alpha_schedules", ()),
+        holdout=given.get("holdout", 0.2),
+        processes_per_run=given.get("processes_per_run", 1),
+        command=["sgt", "study", "run", *argv],
+    )
+    path = Path(given.get("output", "output/study")) / name
+    return RunRequest(make_plan(options, settings), path, given.get("jobs"), given.get("threads"))
+
+
+def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The study's own words, and the training flags after --."""
+    words = list(argv)
+    if "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is not a plain folder's.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not _NAME.fullmatch(name) or len(name.encode()) > 100:
+        raise UserError(
+            f"--name {name!r:.60}: must be a plain folder name of letters, digits, '.', '_', '-'"
+        )
+
+
+def seed_list(text: str) -> tuple[int, ...]:
+    """10 as 0 to 9; 3,5,8 as they are; 7, as seed 7 alone."""
+    try:
+        if "," in text:
+            seeds = tuple(int(part) for part in text.split(",") if part.strip())
+            if seeds:
+                return seeds
+        elif 0 <= int(text) <= _MAX_SEEDS:
+            return tuple(range(int(text)))
+    except ValueError:
+        pass
+    raise UserError(
+        f"--seeds {text:.40}: expected a number of seeds, such as 10, up to {_MAX_SEEDS:,}, or a "
+        "list, such as 3,5,8"
+    )
+
+
+def grid_line(text: str) -> tuple[str, list[str]]:
+    """lr=0.05,0.1 as ("lr", ["0.05", "0.1"])."""
+    name, equals, values = text.partition("=")
+    if not equals or not name:
+        raise UserError(f"--grid {text}: expected FLAG=VALUE,VALUE, such as lr=0.05,0.1")
+    return name, [value for value in values.split(",") if value]
+
+
+def add_shared_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that `run` and `search` have in common."""
+    parser.add_argument("--name", help="of the study: its folder in --output")
+    parser.add_argument("--output", metavar="DIR", help="folder of the studies (output/study)")
+    parser.add_argument("--holdout", type=float, metavar="SHARE",
+                        help="of the training set that settings are chosen on (0.2)")  # fmt: skip
+    parser.add_argument("--jobs", type=int, help="runs at a time (one a core, or one on a GPU)")
+    parser.add_argument("--threads", type=int, help="of each run (the cores over the jobs)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
+        prog="sgt study run",
+        usage="sgt study run --name NAME [options] -- [training flags]",
+        description="Train every seed at every alpha, and the controls, and keep what was "
+        "measured. The same seed means the same initial weights, batches and augmentation in "
+        "every arm. Run again, it does what is missing; several processes share the work.",
+        epilog="What follows -- goes to every run: see sgt train --help. "
+        "Example: sgt study run --name first --alphas 1 0.5 0.25 --seeds 10 --controls equivalent "
+        "-- --epochs 40 --batch-size 64 --lr 0.05",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="a study.yaml; flags override its values")
+    add_shared_flags(parser)
+    parser.add_argument("--alphas", type=float, nargs="+", metavar="ALPHA",
+                        help="of the tampering, and 1, ordinary training (1 0.25)")  # fmt: skip
+    parser.add_argument("--seeds", type=seed_list, help="how many, from 0, or a list: 3,5,8 (10)")
+    parser.add_argument("--controls", nargs="+", metavar="CONTROL",
+                        help="equivalent: ordinary training re-set to coincide with each alpha; "
+                        "tuned: the baseline at its best settings of --grid")  # fmt: skip
+    parser.add_argument("--grid", type=grid_line, nargs="+", metavar="FLAG=VALUES",
+                        help="what the tuned baseline is chosen from: lr=0.05,0.1")  # fmt: skip
+    parser.add_argument("--tuning-seeds", type=seed_list, help="of the grid (those of --seeds)")
+    parser.add_argument("--alpha-schedules", nargs="+", metavar="WAY:START:END",
+                        help="arms whose alpha changes over the epochs: linear:1:0.25")  # fmt: skip
+    parser.add_argument("--processes-per-run", type=int, metavar="N",
+                        help="above 1, every run is a torchrun job of N processes (1)")  # fmt: skip
+    return parser
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The values of a study.yaml, as the parser would have given them."""
+    loaded = read_settings(path)
+    training = loaded.pop(_TRAIN_KEY, None) or {}
+    parser = _parser()
+    known = {action.dest: action for action in parser._actions} | {_TRAIN_KEY: None}
+    words = []
+    for key, value in loaded.items():
+        name = str(key).replace("-", "_")
+        if name not in known or name in ("config", "help"):
+            raise UserError(f"{path}: unknown key {key!r}{nearest(name, known)}")
+        words += [f"--{name.replace('_', '-')}", *_texts(name, value, f"{path}: {key}")]
+    try:
+        return {**vars(parser.parse_args(words)), _TRAIN_KEY: training}
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _texts(name: str, value: Any, where: str) -> list[str]:
+    """A value of study.yaml as words of a command line."""
+    if name == "grid":
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: expected `flag: [value, value]` lines, got {value!r:.60}")
+        lines = value.items()
+        return [f"{flag}={','.join(map(str, _list(values)))}" for flag, values in lines]
+    if name in ("seeds", "tuning_seeds") and isinstance(value, list):
+        return [",".join(map(str, value)) + ","]
+    if value is None or isinstance(value, Mapping | bool):
+        raise UserError(f"{where}: expected a value, got {value!r:.60}")
+    return [str(item) for item in _list(value)]
+
+
+def _words(training: Any, path: Path) -> list[str]:
+    """The training flags of a study.yaml as words of a command line."""
+    if not isinstance(training, Mapping):
+        raise UserError(f"{path}: {_TRAIN_KEY}: expected `flag: value` lines, got {training!r:.60}")
+    words = []
+    for key, value in training.items():
+        flag = str(key).replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, Mapping):
+            raise UserError(f"{path}: {_TRAIN_KEY}: {key}: expected a value, got {value!r:.60}")
+        elif value is not None:
+            words += [f"--{flag}", *map(str, _list(value))]
+    return words
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,231 @@
+"""Every number of a report as CSV and JSON."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from softmax_gradient_tampering.files.whole import write_text
+from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
+from softmax_gradient_tampering.studies.analysis.curves import arm_curve
+from softmax_gradient_tampering.studies.analysis.measurements import BY_KEY, MEASUREMENTS
+
+FORMAT = 1
+Table = list[dict[str, Any]]
+
+
+def write_tables(stem: Path, results: Results, verdict: str) -> list[Path]:
+    """Write STEM-arms.csv, -differences.csv, -runs.csv, -curves.csv and STEM.json.
+
+    Args:
+        stem: the path of the report without its ending.
+        results: what was compared.
+        verdict: the report's first sentence.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        UserError: one cannot be written.
+    """
+    tables = {
+        "arms": arm_table(results),
+        "differences": difference_table(results),
+        "runs": run_table(results),
+        "curves": curve_table(results),
+    }
+    paths = []
+    for name, table in tables.items():
+        paths.append(stem.with_name(f"{stem.name}-{name}.csv"))
+        write_text(paths[-1], _csv(table))
+    paths.append(stem.with_name(f"{stem.name}.json"))
+    write_text(paths[-1], _json(results, verdict, tables))
+    return paths
+
+
+def arm_table(results: Results) -> Table:
+    """A row for every arm and measurement: n, mean, sd, interval."""
+    return [
+        {
+            "arm": name,
+            "kind": result.arm.kind,
+            "alpha": result.arm.alpha,
+            "measurement": key,
+            "unit": BY_KEY[key].unit,
+            "n": spread.num_values,
+            "not_finite": spread.num_left_out,
+            "mean": spread.interval.mean,
+            "sd": spread.sd,
+            "low": spread.interval.low,
+            "high": spread.interval.high,
+        }
+        for name, result in _with_tuning(results)
+        for key, spread in result.spreads.items()
+    ]
+
+
+def difference_table(results: Results) -> Table:
+    """A row for every arm, arm that it is compared with, and measurement."""
+    rows = []
+    for name, result in results.arms.items():
+        for reference, comparisons in result.against.items():
+            for key, comparison in comparisons.items():
+                if comparison.num_pairs == 0:
+                    continue
+                rows.append(
+                    {
+                        "arm": name,
+                        "reference": reference,
+                        "measurement": key,
+                        "unit": BY_KEY[key].unit,
+                        "pairs": comparison.num_pairs,
+                        "not_finite": comparison.num_left_out,
+                        "difference": comparison.mean,
+                        "sd": comparison.sd,
+                        "low": comparison.interval.low,
+                        "high": comparison.interval.high,
+                        "p_t": comparison.p_t,
+                        "p_holm": comparison.p_holm,
+                        "p_sign": comparison.p_sign,
+                        "p_permutation": comparison.p_permutation,
+                        "is_exact": comparison.is_exact,
+                        "verdict": comparison.verdict,
+                        "seeds_to_settle": comparison.seeds,
+                    }
+                )
+    return rows
+
+
+def run_table(results: Results) -> Table:
+    """A row for every cell: its state and, of a finished one, all measurements."""
+    values = {
+        (name, seed): measured
+        for name, result in _with_tuning(results)
+        for seed, measured in result.values.items()
+    }
+    empty = {measurement.key: math.nan for measurement in MEASUREMENTS}
+    return [
+        {
+            "cell": cell.id,
+            "arm": cell.arm,
+            "seed": cell.seed,
+            "state": cell.state,
+            "reason": cell.reason,
+            **values.get((cell.arm, cell.seed), empty),
+        }
+        for cell in results.study.cells
+    ]
+
+
+def curve_table(results: Results) -> Table:
+    """A row for every arm, column of summary.csv and evaluated epoch: n, mean, interval."""
+    rows = []
+    for name, result in _with_tuning(results):
+        runs = list(result.runs.values())
+        columns = sorted({column for run in runs for column in run.curves} - {"epoch"})
+        for column in columns:
+            curve = arm_curve(runs, column)
+            if curve is None:
+                continue
+            for epoch, number, mean, half in zip(*(a.tolist() for a in curve), strict=True):
+                rows.append(
+                    {
+                        "arm": name,
+                        "column": column,
+                        "epoch": int(epoch),
+                        "n": int(number),
+                        "mean": mean,
+                        "low": mean - half,
+                        "high": mean + half,
+                    }
+                )
+    return rows
+
+
+def _json(results: Results, verdict: str, tables: Mapping[str, Table]) -> str:
+    study = results.study
+    agreements = [
+        {"arm": name, "seed": seed, **agreement._asdict()}
+        for name, by_seed in study.agreements.items()
+        for seed, agreement in by_seed.items()
+    ]
+    content = {
+        "format": FORMAT,
+        "kind": study.kind,
+        "name": study.name,
+        "verdict": verdict,
+        "margin": results.margin,
+        "command": study.command,
+        "notes": study.notes,
+        "plan": [asdict(arm) for arm in study.arms],
+        **tables,
+        "agreements": agreements,
+        "predictions": _predictions(results),
+    }
+    entries = (f"{json.dumps(name)}: {_lines(entry)}" for name, entry in content.items())
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    """A value as JSON; a table with a line for every row."""
+    if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+        rows = (json.dumps(_plain(row), allow_nan=False, ensure_ascii=False) for row in value)
+        return "[\n" + ",\n".join(rows) + "\n]"
+    return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False)
+
+
+def _predictions(results: Results) -> Table:
+    """Of every run with predictions: the reliability bins and the confused pairs."""
+    return [
+        {
+            "arm": name,
+            "seed": seed,
+            "factors": run.predictions.factors,
+            "bins": run.predictions.bins,
+            "confused": [
+                {"label": label, "prediction": prediction, "samples": count}
+                for (label, prediction), count in sorted(run.predictions.confused.items())
+            ],
+        }
+        for name, result in _with_tuning(results)
+        for seed, run in result.runs.items()
+        if run.predictions is not None
+    ]
+
+
+def _with_tuning(results: Results) -> Iterable[tuple[str, ArmResult]]:
+    return [*results.arms.items(), *results.tuning.items()]
+
+
+def _csv(table: Table) -> str:
+    buffer = io.StringIO()
+    if table:
+        writer = csv.DictWriter(buffer, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in table:
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+    return buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Empty where there is no number; a spreadsheet must not take text for a formula."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: null for what is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value

@@ -1,0 +1,67 @@
+"""A study, a run folder or a summary.csv as one HTML file, and its numbers as CSV and JSON."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.whole import write_text
+from softmax_gradient_tampering.studies.analysis.comparison import DEFAULT_MARGIN, compare_arms
+from softmax_gradient_tampering.studies.report.files import write_tables
+from softmax_gradient_tampering.studies.report.page import NUM_FIGURES, build_page
+from softmax_gradient_tampering.studies.report.wording import verdict_sentence
+from softmax_gradient_tampering.studies.results.collect import collect
+
+Progress = Callable[[str, int, int], None]
+
+
+def write_report(
+    path: Path,
+    output: Path | None = None,
+    margin: float = DEFAULT_MARGIN,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the report of a study, a run folder or a summary.csv.
+
+    The same input gives the same files, byte for byte. A report that is already there is
+    replaced.
+
+    Args:
+        path: of a study folder, a run folder or a summary.csv.
+        output: the HTML file; report.html in the folder, or beside the summary.csv, when not
+            given. Its CSV and JSON files stand beside it.
+        margin: points of accuracy, above 0; smaller differences count as none.
+        progress: called with what is being done, steps done and steps in all.
+
+    Returns:
+        The path of the HTML file.
+
+    Raises:
+        UserError: the path is none of the three, cannot be read, or nothing can be written.
+    """
+    if not margin > 0:
+        raise UserError(f"--margin {margin:g}: must be above 0, in points of accuracy")
+    output = output or (path.parent if path.is_file() else path) / "report.html"
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--output {output}: must end in .html")
+    report = progress or _say_nothing
+    study = collect(path, lambda done, total: report("reading", done, total))
+    report("comparing", 0, 1)
+    results = compare_arms(study, margin)
+    done = 0
+
+    def after_figure() -> None:
+        nonlocal done
+        done += 1
+        report("drawing", done, NUM_FIGURES)
+
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output}: cannot be made ({error})") from error
+    files = write_tables(output.with_suffix(""), results, verdict_sentence(results))
+    write_text(output, build_page(results, files, after_figure))
+    return output
+
+
+def _say_nothing(_what: str, _done: int, _total: int) -> None:
+    """Nobody watches."""

@@ -1,0 +1,54 @@
+"""Weights out of checkpoints and into models."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.checkpoint.folder import OUR_KEY, load_checkpoint
+from softmax_gradient_tampering.training.config.fields import Config
+
+
+def load_checkpoint_weights(model: nn.Module, path: Path, config: Config) -> dict[str, Any]:
+    """Load a checkpoint's weights, the averaged ones where it has them; returns the checkpoint.
+
+    Raises:
+        UserError: it cannot be read, or holds another model's weights.
+    """
+    checkpoint = load_checkpoint(path)
+    load_weights(model, checkpoint.get("state_dict_ema") or checkpoint["state_dict"], config)
+    mark_folded(model, checkpoint)
+    return checkpoint
+
+
+def mark_folded(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Carry the mark of a folded alpha over, so that it is not folded in again."""
+    folded_alpha = checkpoint.get(OUR_KEY, {}).get("folded_alpha")
+    if folded_alpha is not None:
+        model.folded_alpha = folded_alpha
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], config: Config) -> None:
+    """Load weights, saying in one line where they do not fit.
+
+    Raises:
+        UserError: they are another model's.
+    """
+    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    own = model.state_dict()
+    missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+    shapes = [
+        f"{name} is {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    problems = [f"it lacks {name}" for name in missing]
+    problems += [f"it has {name}" for name in unknown] + shapes
+    if problems:
+        more = f" and {len(problems) - 1} more differences" if len(problems) > 1 else ""
+        raise UserError(
+            f"the checkpoint does not fit {config.model} with {config.num_classes} classes: "
+            f"{problems[0]}{more}; give its --model and --num-classes"
+        )
+    model.load_state_dict(weights)

@@ -1,0 +1,192 @@
+"""The command line and the YAML files of a run: both become a Config, and nothing else."""
+
+import argparse
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.yaml_files import read_settings
+from softmax_gradient_tampering.terminal.parser import ArgumentParser, nearest
+from softmax_gradient_tampering.training.config.fields import Config
+
+FIELDS = {field.name: field for field in fields(Config)}
+TYPES = get_type_hints(Config)
+PUBLISHED_KEY = "published"
+
+
+def parse_arguments(
+    argv: Sequence[str],
+    program: str = "sgt train",
+    find_recipe: Callable[[str], Path] | None = None,
+) -> Config:
+    """The Config of a command line; a --config file's values stand in for the defaults.
+
+    Args:
+        argv: the command line.
+        program: its name in messages.
+        find_recipe: gives the file of a --recipe by name.
+
+    Hyphens and underscores in flag names are one; unambiguous beginnings of a name do.
+
+    Raises:
+        UserError: an unknown flag (the nearest is named), a wrong type or choice, or a
+            --config file that does not fit.
+        SystemExit: after --help.
+    """
+    namespace = given_flags(argv, program)
+    path, recipe = namespace.pop("config", None), namespace.pop("recipe", None)
+    if recipe is not None and (path or find_recipe is None):
+        raise UserError(f"--recipe {recipe}: give it alone, without --config")
+    if recipe is not None and find_recipe is not None:
+        path = find_recipe(recipe)
+    config = load_config(Path(path)) if path else Config()
+    return replace(config, **{name: _frozen(value) for name, value in namespace.items()})
+
+
+def given_flags(argv: Sequence[str], program: str = "sgt train") -> dict[str, Any]:
+    """The flags that a command line names, by the names of Config's fields, and their values.
+
+    Raises:
+        UserError, SystemExit: as `parse_arguments`.
+    """
+    parser = build_parser(program)
+    return vars(parser.parse_args([_hyphenated(word) for word in argv]))
+
+
+def load_config(path: Path) -> Config:
+    """The Config of a YAML file: a recipe, or the args.yaml of any run.
+
+    Raises:
+        UserError: the file cannot be read, or a key, type or choice is wrong.
+    """
+    loaded = read_settings(path)
+    loaded.pop(PUBLISHED_KEY, None)  # a recipe's published figures
+    return from_mapping(loaded, str(path))
+
+
+def from_mapping(mapping: Mapping[Any, Any], where: str) -> Config:
+    """The Config of plain values by name, as YAML and JSON files hold them.
+
+    Args:
+        mapping: names and values; what is left out has its default.
+        where: they come from, for messages.
+
+    Raises:
+        UserError: a name, type or choice is wrong.
+    """
+    values = {}
+    for key, value in mapping.items():
+        name = str(key).replace("-", "_")
+        if name not in FIELDS:
+            raise UserError(f"{where}: unknown key {key!r}{nearest(name, FIELDS)}")
+        values[name] = _checked(name, value, f"{where}: {key}")
+    return Config(**values)
+
+
+def to_mapping(config: Config, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The Config as plain types, ready for YAML, JSON and checkpoints."""
+    values = {name: getattr(config, name) for name in FIELDS if name not in leave_out}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def build_parser(program: str) -> argparse.ArgumentParser:
+    """The argparse parser of Config's fields, grouped as they are."""
+    parser = ArgumentParser(
+        prog=program,
+        description="Train image classifiers, with or without softmax gradient tampering. "
+        "Without any data it trains on scikit-learn's handwritten digits.",
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
+    )
+    parser.add_argument("--config", metavar="FILE", help="a recipe, or the args.yaml of any run")
+    parser.add_argument("--recipe", metavar="NAME", help="a published experiment: sgt recipes")
+    for name, field in FIELDS.items():
+        kwargs: dict[str, Any] = {"help": _help(name)}
+        single, kind = _kind(TYPES[name])
+        if kind is bool:
+            kwargs["action"] = argparse.BooleanOptionalAction
+            if name.startswith("no_"):
+                kwargs["action"] = "store_true"
+        else:
+            kwargs["type"] = kind
+            kwargs["metavar"] = kind.__name__.upper()
+            if field.metadata["choices"]:
+                kwargs["choices"] = field.metadata["choices"]
+                kwargs["metavar"] = "|".join(c for c in kwargs["choices"] if c)
+            if not single:
+                kwargs["nargs"] = field.metadata["size"] or ("*" if name == "log" else "+")
+        flags = [*field.metadata["short"], f"--{name.replace('_', '-')}"]
+        parser.add_argument(*flags, dest=name, **kwargs)
+    return parser
+
+
+def _hyphenated(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _help(name: str) -> str:
+    default = FIELDS[name].default
+    text: str = FIELDS[name].metadata["help"].replace("%", "%%")
+    if default in (None, "", (), False, True):
+        return text + (" (on)" if default is True else "")
+    shown = " ".join(f"{v:.4g}" for v in default) if isinstance(default, tuple) else default
+    return f"{text} ({shown})"
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _kind(annotation: Any) -> tuple[bool, type]:
+    """Whether a field holds a single value, and the type of it or of its elements."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(arg for arg in get_args(annotation) if arg is not types.NoneType)
+    if get_origin(annotation) is tuple:
+        return False, get_args(annotation)[0]
+    return True, annotation
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    """A YAML value as its field's type; YAML reads 5e-4 as a string, which a float may be."""
+    single, kind = _kind(TYPES[name])
+    field = FIELDS[name]
+    if value is None:
+        if types.NoneType in get_args(TYPES[name]):
+            return None
+        raise UserError(f"{where}: null is not allowed; leave the key out for {field.default!r}")
+    if single == isinstance(value, list):
+        expected = kind.__name__ if single else f"a list of {kind.__name__}"
+        raise UserError(f"{where}: expected {expected}, got {value!r:.60}")
+    size = field.metadata["size"]
+    if not single and size and len(value) != size:
+        raise UserError(f"{where}: expected {size} values, got {len(value)}")
+    elements = [_element(kind, element, where) for element in ([value] if single else value)]
+    choices = field.metadata["choices"]
+    for element in elements:
+        if choices and element not in choices:
+            allowed = ", ".join(repr(choice) for choice in choices)
+            raise UserError(f"{where}: {element!r} is not one of {allowed}")
+    return elements[0] if single else tuple(elements)
+
+
+def _element(kind: type, value: Any, where: str) -> Any:
+    if kind is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif type(value) is kind:
+        return value
+    raise UserError(f"{where}: expected {kind.__name__}, got {value!r:.60}")
+
+
+def command_line() -> list[str]:
+    """The command that started this process, for environment.json."""
+    return list(sys.argv)

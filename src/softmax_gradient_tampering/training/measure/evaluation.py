@@ -1,0 +1,115 @@
+"""One evaluation, for training, --validate and studies: exact on any number of processes."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from softmax_gradient_tampering.data.loader import Loader
+from softmax_gradient_tampering.loss import logit_statistics
+from softmax_gradient_tampering.training.measure.calibration import Calibration
+from softmax_gradient_tampering.training.processes.distributed import Processes
+from softmax_gradient_tampering.training.step.precision import Precision
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found; accuracies in percent.
+
+    Attributes:
+        num_samples: samples evaluated, each once.
+        num_correct: correct first predictions.
+        loss: mean ordinary cross-entropy (alpha = 1, no smoothing).
+        top1, top5: accuracy of the first and of the first five (or all) predictions.
+        logits: the logits' statistics, averaged over the samples.
+        measurements: by scale of the logits, nll, brier and ece; empty if not asked for.
+    """
+
+    num_samples: int
+    num_correct: int
+    loss: float
+    top1: float
+    top5: float
+    logits: tuple[float, float, float, float]
+    measurements: dict[str, dict[str, float]]
+
+    def metric(self, name: str) -> float:
+        return float({"top1": self.top1, "top5": self.top5, "loss": self.loss}[name])
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loader: Loader,
+    processes: Processes,
+    precision: Precision,
+    scales: Iterable[tuple[str, float]] = (),
+    after_batch: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Evaluate every sample of a loader's data set once, over all processes.
+
+    Counts are summed as integers over shards without padding: the accuracies do not depend
+    on the number of processes or the batch size, the loss and statistics up to rounding.
+
+    Args:
+        model: in any mode; it is put back into the one it was in.
+        loader: an evaluation loader.
+        processes: the run's processes.
+        precision: of the forward pass; the loss and the statistics are float32.
+        scales: (name, factor of the logits) to measure the calibration at.
+        after_batch: called equally often by all processes; it may raise, to end the evaluation.
+    """
+    totals = _Totals(processes.device)
+    calibrations = {name: Calibration(scale, processes.device) for name, scale in scales}
+    # Shares differ by one sample, so that the last process may have a batch less.
+    num_common = -processes.most([-len(loader)])[0]
+    was_training = model.training
+    model.eval()
+    try:
+        for number, (images, _, labels) in enumerate(loader.epoch(0)):
+            with precision.forward():
+                logits = model(images)
+            logits = logits.float()
+            totals.add(logits, labels)
+            for calibration in calibrations.values():
+                calibration.add(logits, labels)
+            if number < num_common:
+                after_batch()
+    finally:
+        model.train(was_training)
+
+    num_samples, num_correct, num_top5 = processes.sum(totals.counts).tolist()
+    assert num_samples == loader.num_samples, f"{num_samples} of {loader.num_samples} evaluated"
+    loss_mean, *logit_means = (processes.sum(totals.sums) / num_samples).tolist()
+    return Evaluation(
+        num_samples=num_samples,
+        num_correct=num_correct,
+        loss=loss_mean,
+        top1=100 * num_correct / num_samples,
+        top5=100 * num_top5 / num_samples,
+        logits=(logit_means[0], logit_means[1], logit_means[2], logit_means[3]),
+        measurements={name: c.result(processes) for name, c in calibrations.items()},
+    )
+
+
+class _Totals:
+    """Sums over the samples of this process.
+
+    Attributes:
+        counts: samples, correct first predictions, correct among the first five: (3,) int64.
+        sums: loss, and the logits' norm, mean, max, var: (5,) float64.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+        self.sums = torch.zeros(5, dtype=torch.float64, device=device)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        number = torch.full((), len(labels), device=logits.device)
+        self.counts += torch.stack([number, ranked[:, 0].sum(), ranked.sum()])
+        loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
+        statistics = logit_statistics(logits)
+        self.sums += torch.stack([loss, *(len(labels) * mean for mean in statistics)])

@@ -1,0 +1,160 @@
+"""The run folder: args.yaml, environment.json, summary.csv, result.json."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from softmax_gradient_tampering.files.whole import write_text
+from softmax_gradient_tampering.training.processes.distributed import launch_id
+
+Row = dict[str, float | int | None]
+
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "train_acc",
+    "eval_loss",
+    "eval_top1",
+    "eval_top5",
+    "lr",
+    "images_per_s",
+    "logit_norm",
+    "logit_mean",
+    "logit_max",
+    "logit_var",
+    "eval_loss_ema",
+    "eval_top1_ema",
+    "skipped_steps",
+    "bad_images",
+    "zeroed_filters",
+    "zeroed_features",
+)
+
+# Settings that change what is seen or kept of a run, and not the run.
+NOT_HASHED = (
+    *("workers", "max_steps", "recovery_interval", "checkpoint_hist", "final_validate"),
+    *("log_interval", "per_line", "log", "log_wandb", "print_model", "save_images"),
+    "save_predictions",
+)
+
+
+def write_args(folder: Path, args: Mapping[str, Any]) -> None:
+    """args.yaml: the resolved configuration, which `--config` takes."""
+    write_text(folder / "args.yaml", yaml.safe_dump(dict(args), sort_keys=True))
+
+
+def write_environment(folder: Path, device: torch.device, loss_kernel: str) -> None:
+    """environment.json: versions, device, what computes the loss, git commit, command."""
+    packages = ("torch", "timm", "torchvision", "numpy", "softmax-gradient-tampering")
+    environment = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in packages},
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "loss_kernel": loss_kernel,
+        "git_commit": _git_commit(),
+        "command": sys.argv,
+        "launch": launch_id(),
+    }
+    write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+
+def write_summary(folder: Path, rows: Sequence[Row]) -> None:
+    """summary.csv: all rows anew, so that the file is whole at any time and has one header."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "summary.csv", buffer.getvalue())
+
+
+def read_summary(path: Path) -> list[Row]:
+    """The rows of a summary.csv, of ours or of the published program.
+
+    The published program writes a second header where it resumes; it is passed over.
+
+    Raises:
+        ValueError: a value is not a number, or a line has more values than the header names.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {name: _number(text) for name, text in row.items()}
+        for row in rows
+        if any(name != text for name, text in row.items())
+    ]
+
+
+def rows_hash(rows: Sequence[Row]) -> str:
+    """A hash of a summary's rows but for the speed, in which equal runs differ."""
+    kept = [{name: row.get(name) for name in COLUMNS if name != "images_per_s"} for row in rows]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    """result.json, written last: its presence means that the run is finished."""
+    plain = {name: _without_nan(value) for name, value in result.items()}
+    write_text(folder / "result.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """None in the place of numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def config_hash(args: Mapping[str, Any]) -> str:
+    """A hash of a configuration, the same for the same values."""
+    text = json.dumps(dict(args), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_hash(args: Mapping[str, Any]) -> str:
+    """The hash of what a run's args.yaml says of its training; result.json records it."""
+    return config_hash({name: value for name, value in args.items() if name not in NOT_HASHED})
+
+
+def _number(text: str | list[str] | None) -> float | int | None:
+    if not text:
+        return None
+    if isinstance(text, list):  # values beyond the header's columns
+        raise ValueError(f"more values than columns: {', '.join(text)}")
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.processor() or platform.machine()})"
+
+
+def _git_commit() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
