@@ -14,7 +14,7 @@ from softmax_gradient_tampering.training.config.arguments import load_config, pa
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.records.run_files import read_summary
 from softmax_gradient_tampering.training.setup.setup import set_up
-from tests.data.test_cifar import write_batches
+from tests.data.memory.test_cifar import write_batches
 from tests.training.runs import program, train
 
 WORDS = ("--output", "out", "--experiment", "run")

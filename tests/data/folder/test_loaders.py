@@ -1,4 +1,4 @@
-"""Loaders: any number of workers, any start, any number of processes, one run."""
+"""Worker processes: any number of them, any start, any number of processes, one run."""
 
 import os
 from collections.abc import Callable
@@ -10,22 +10,8 @@ import torch
 from timm.data import Mixup
 
 from softmax_gradient_tampering.data.factory import Dataset, SampleDataset, open_dataset
-from softmax_gradient_tampering.data.loader import Batch
-from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.errors import UserError
-
-OPTIONS = DataOptions(
-    device=torch.device("cpu"),
-    seed=7,
-    batch_size=4,
-    eval_batch_size=5,
-    num_workers=0,
-    input_size=(3, 32, 32),
-    mean=(0.5, 0.5, 0.5),
-    std=(0.25, 0.25, 0.25),
-    interpolation="bilinear",
-    crop_pct=0.875,
-)
+from tests.data.batches import OPTIONS, assert_equal, batches
 
 
 @pytest.fixture
@@ -34,17 +20,6 @@ def photos(tmp_path: Path, make_images: Callable[..., Path]) -> SampleDataset:
     dataset = open_dataset(str(root))
     assert isinstance(dataset, SampleDataset)
     return dataset
-
-
-def batches(dataset: Dataset, options: DataOptions, epoch: int = 0, start: int = 0) -> list[Batch]:
-    return list(dataset.train_loader(options).epoch(epoch, start))
-
-
-def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
-    assert len(ours) == len(theirs) > 0
-    for one, other in zip(ours, theirs, strict=True):
-        for tensor, expected in zip(one, other, strict=True):
-            assert torch.equal(tensor, expected)
 
 
 AUGMENTED = replace(
@@ -129,38 +104,3 @@ def test_a_pipe_and_an_empty_file_are_refused_unread(
     make(path)
     with pytest.raises(UserError, match=rf"bee/001\.jpg: cannot be read .*\({reason}\)"):
         batches(photos, OPTIONS)
-
-
-DIGITS = replace(OPTIONS, input_size=(1, 8, 8), mean=(0.5,), std=(0.5,), batch_size=500)
-
-
-def test_the_digits_keep_their_last_small_batch() -> None:
-    digits = open_dataset(None)
-    sizes = [len(batch.labels) for batch in batches(digits, DIGITS)]
-    assert sizes == [500, 500, 347]
-    assert sum(sizes) + digits.num_val == 1797
-
-
-def test_translation_and_flips_are_of_the_sample() -> None:
-    digits = open_dataset(None)
-    digits.pad = 2  # type: ignore[attr-defined]
-    together = batches(digits, DIGITS)
-    in_small = batches(digits, replace(DIGITS, batch_size=100))
-    assert torch.equal(
-        torch.cat([batch.images for batch in together]),
-        torch.cat([batch.images for batch in in_small]),
-    )
-    plain = batches(digits, replace(DIGITS, no_aug=True))
-    assert not torch.equal(plain[0].images, together[0].images)
-
-
-def test_mixing_gives_distributions_and_keeps_the_labels() -> None:
-    options = replace(DIGITS, mixup=Mixup(mixup_alpha=1.0, num_classes=10, label_smoothing=0.0))
-    (batch, *_) = batches(open_dataset(None), options)
-    assert batch.targets.shape == (500, 10)
-    assert torch.allclose(batch.targets.sum(1), torch.ones(500))
-    assert batch.labels.shape == (500,)
-    off = replace(options, mixup_off_epoch=1)
-    (unmixed, *_) = batches(open_dataset(None), off, epoch=1)
-    assert torch.equal(unmixed.targets.argmax(1), unmixed.labels)
-    assert (unmixed.targets.max(1).values == 1).all()

@@ -17,22 +17,17 @@ from softmax_gradient_tampering.data.factory import SampleDataset, open_dataset
 from softmax_gradient_tampering.data.holdout import hold_out
 from softmax_gradient_tampering.data.inspection.images import inspect_images
 from softmax_gradient_tampering.data.loader import Batch, Loader
-from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.errors import UserError
+from tests.data.batches import OPTIONS as PLAIN_OPTIONS
+from tests.data.batches import assert_equal
 
 pytest.importorskip("nvidia.dali", reason="DALI is an optional extra")
 
-OPTIONS = DataOptions(
-    device=torch.device("cpu"),
-    seed=7,
-    batch_size=4,
-    eval_batch_size=5,
+OPTIONS = replace(
+    PLAIN_OPTIONS,
     num_workers=2,
-    input_size=(3, 32, 32),
     mean=(0.0, 0.0, 0.0),
     std=(1 / 255, 1 / 255, 1 / 255),  # the model's input is the pixels, from 0 to 255
-    interpolation="bilinear",
-    crop_pct=0.875,
 )
 CLASSES = {"class1": 7, "class10": 6, "class2": 5}
 
@@ -57,13 +52,6 @@ def open_folder(folder: Path) -> SampleDataset:
 
 def batches(loader: Loader, epoch: int = 0, start: int = 0) -> list[Batch]:
     return list(loader.epoch(epoch, start))
-
-
-def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
-    assert len(ours) == len(theirs) > 0
-    for one, other in zip(ours, theirs, strict=True):
-        for tensor, expected in zip(one, other, strict=True):
-            assert torch.equal(tensor, expected)
 
 
 def number_images(folder: Path) -> None:
