@@ -7,9 +7,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from softmax_gradient_tampering import tampered_cross_entropy
-from softmax_gradient_tampering.loss.kernels import reference
+from softmax_gradient_tampering.loss.kernels import reference, selection
 from softmax_gradient_tampering.loss.kernels.cpu import blocks
 from softmax_gradient_tampering.loss.kernels.options import Options
+from softmax_gradient_tampering.loss.kernels.selection import describe_kernel
 from tests.loss.cases import (
     FEW_CASES,
     OPTION_CASES,
@@ -116,6 +117,20 @@ def test_a_kernel_of_cpus_takes_no_logits_of_another_device(kernel):
     logits, target = torch.zeros(1, 2, device="meta"), torch.zeros(1, dtype=int, device="meta")
     with pytest.raises(ValueError, match=f"'{kernel}' takes no logits on meta; use 'auto'"):
         tampered_cross_entropy(logits, target, 0.25, kernel=kernel)
+
+
+def test_a_kernel_is_described_by_the_word_that_a_run_records(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert describe_kernel("reference", cpu) == describe_kernel("auto", torch.device("meta"))
+    assert describe_kernel("reference", cpu) == "reference"
+    assert describe_kernel("blocks", cpu) == "blocks"
+    monkeypatch.setattr(selection, "native_library", lambda: "a library")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert describe_kernel("auto", cpu) == describe_kernel("cpu", cpu) == "native (AVX512)"
+    monkeypatch.setattr(selection, "native_library", lambda: None)
+    assert describe_kernel("auto", cpu) == "blocks"
+    monkeypatch.setattr(selection, "_is_triton_usable", lambda device: device.type == "cuda")
+    assert describe_kernel("auto", gpu) == describe_kernel("triton", gpu) == "triton"
 
 
 @pytest.mark.parametrize("kernel", ["auto", "reference", "blocks", "cpu"])

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from softmax_gradient_tampering.loss.torch_internals import is_transformed
+
 Alpha = float | Tensor
 
 
@@ -27,7 +29,7 @@ def check_alpha(alpha: Alpha) -> Alpha:
                 f"alpha must be a number or a 0-d tensor, not a tensor of shape "
                 f"{tuple(alpha.shape)}; index one element or call .squeeze()"
             )
-        if alpha.device.type != "cpu" or torch.compiler.is_compiling() or _is_transformed():
+        if alpha.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed():
             return alpha.detach()
         alpha = alpha.item()
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
@@ -38,8 +40,3 @@ def check_alpha(alpha: Alpha) -> Alpha:
             f"1 is ordinary cross-entropy, the published values are 0.05 to 0.92"
         )
     return float(alpha)
-
-
-def _is_transformed() -> bool:
-    """Whether a torch.func transform is active: its tensors cannot be read."""
-    return torch._C._are_functorch_transforms_active()

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.torch_internals import is_transformed
 
 
 def tamper(loss_fn: Callable[..., Tensor], alpha: Alpha) -> Callable[..., Tensor]:
@@ -98,7 +99,7 @@ def tampered_binary_cross_entropy_with_logits(
 
 def is_compiled_transform() -> bool:
     """Whether torch.compile is tracing the inside of a torch.func transform."""
-    return torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() and is_transformed()
 
 
 def report(value: Tensor, surrogate: Tensor) -> Tensor:

@@ -15,6 +15,11 @@ from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels import reference
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, loss_divisor
 from softmax_gradient_tampering.loss.kernels.selection import select_kernel
+from softmax_gradient_tampering.loss.torch_internals import (
+    has_dispatch_mode,
+    is_batch_of_gradients,
+    is_transformed,
+)
 
 _library = torch.library.Library("softmax_gradient_tampering", "DEF")
 # alpha travels as a number, or as `alpha_tensor` where it may not be read. An argument
@@ -37,8 +42,7 @@ def tampered_cross_entropy_rows(
     Under torch.func's transforms the reference kernel runs, in torch operations that
     these transforms know; elsewhere the operators above.
     """
-    is_transformed = torch._C._are_functorch_transforms_active()
-    function = _Transformable if is_transformed else _Operator
+    function = _Transformable if is_transformed() else _Operator
     weight = options.weight
     if weight is not None:  # an argument of its own, so that autograd sees it
         options = options._replace(weight=None)
@@ -131,7 +135,7 @@ def _backward(
 ) -> Tensor:
     if _is_eager(logits):
         kernel = select_kernel(options.kernel, logits)
-        if torch._C._functorch.is_legacy_batchedtensor(grad_loss):
+        if is_batch_of_gradients(grad_loss):
             # A whole batch of gradients at once (is_grads_batched): torch's operations know it.
             kernel = reference
         return kernel.backward(grad_loss, logits, target, alpha, stats, options)
@@ -146,7 +150,7 @@ def _is_eager(logits: Tensor) -> bool:
     return (
         type(logits) in (Tensor, torch.nn.Parameter)
         and not torch.compiler.is_compiling()
-        and torch._C._len_torch_dispatch_stack() == 0
+        and not has_dispatch_mode()
     )
 
 

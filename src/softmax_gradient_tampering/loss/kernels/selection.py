@@ -19,8 +19,6 @@ KERNELS = ("auto", "reference", "blocks", "cpu", "triton")
 class Kernel(Protocol):
     """The contract, described in `reference`."""
 
-    __name__: str
-
     def forward(
         self, z: Tensor, target: Tensor, alpha: Alpha, options: Options
     ) -> tuple[Tensor, Tensor]: ...
@@ -64,12 +62,7 @@ def select_kernel(name: str, z: Tensor) -> Kernel:
     Raises:
         ValueError: as `check_kernel`.
     """
-    if name == "auto":
-        if z.device.type == "cpu":
-            return cpu
-        name = "triton" if z.device.type == "cuda" and _is_triton_usable(z.device) else "reference"
-    else:
-        check_kernel(name, z.device)
+    name = _resolve(name, z.device)
     if name == "triton" and z.dtype != torch.float64:
         return _triton()
     return _ON_A_CPU.get(name, reference)
@@ -80,11 +73,20 @@ def describe_kernel(name: str, device: torch.device) -> str:
 
     It is made ready: what is built at first use is built.
     """
-    kernel = select_kernel(name, torch.empty(0, device=device))
-    if kernel is cpu:
-        instructions = torch.backends.cpu.get_cpu_capability()
-        return f"native ({instructions})" if native_library() else "blocks"
-    return kernel.__name__.rpartition(".")[2]
+    name = _resolve(name, device)
+    if name != "cpu":
+        return name
+    return f"native ({torch.backends.cpu.get_cpu_capability()})" if native_library() else "blocks"
+
+
+def _resolve(name: str, device: torch.device) -> str:
+    """The name itself, once it is checked, or what "auto" stands for on this device."""
+    if name != "auto":
+        check_kernel(name, device)
+        return name
+    if device.type == "cpu":
+        return "cpu"
+    return "triton" if device.type == "cuda" and _is_triton_usable(device) else "reference"
 
 
 def _is_triton_usable(device: torch.device) -> bool:

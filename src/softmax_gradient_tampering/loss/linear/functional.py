@@ -15,6 +15,7 @@ from softmax_gradient_tampering.loss.functional import (
 from softmax_gradient_tampering.loss.kernels.options import Options, is_index
 from softmax_gradient_tampering.loss.linear.kernel import Head
 from softmax_gradient_tampering.loss.linear.operator import linear_cross_entropy_rows
+from softmax_gradient_tampering.loss.torch_internals import is_transformed
 
 
 def tampered_linear_cross_entropy(
@@ -132,7 +133,7 @@ def _is_regular(head: Head, target: Tensor, options: Options) -> bool:
     hidden, weight, bias = head
     if hidden.dim() != 2 or weight.dim() != 2 or 0 in weight.shape:
         return False
-    if torch._C._are_functorch_transforms_active() or target.requires_grad:
+    if is_transformed() or target.requires_grad:
         return False
     others = [tensor for tensor in (weight, bias, options.weight) if tensor is not None]
     fits = hidden.is_floating_point() and hidden.shape[1] == weight.shape[1]

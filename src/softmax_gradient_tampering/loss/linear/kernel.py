@@ -32,6 +32,7 @@ from softmax_gradient_tampering.loss.kernels.options import (
 )
 from softmax_gradient_tampering.loss.linear.products import operand, product
 from softmax_gradient_tampering.loss.linear.target_blocks import TargetBlocks
+from softmax_gradient_tampering.loss.torch_internals import assert_on_device
 
 # A block takes at most this part of the memory of the logits in the dtype of the input, and
 # no more elements than this, as larger ones are not faster.
@@ -147,7 +148,7 @@ def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
         if is_wrong.any():
             raise IndexError(f"Target {int(target[is_wrong][0])} is out of bounds.")
     elif target.device.type == "cuda":
-        torch._assert_async(~is_wrong.any(), "a label is out of bounds")
+        assert_on_device(~is_wrong.any(), "a label is out of bounds")
 
 
 def block_size(num_rows: int, num_classes: int, like: Tensor, is_soft: bool) -> int:

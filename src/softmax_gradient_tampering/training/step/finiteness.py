@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softmax_gradient_tampering.loss.torch_internals import flag_nonfinite_
+
 
 def gradients_are_finite(parameters: Iterable[nn.Parameter]) -> Tensor | None:
     """A 0-d bool tensor: whether every gradient is finite; None where there are none.
@@ -22,8 +24,7 @@ def gradients_are_finite(parameters: Iterable[nn.Parameter]) -> Tensor | None:
     flag = None
     for (device, _), gradients in by_kind.items():
         found = torch.zeros((), device=device)
-        one = torch.ones((), device=device)
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
+        flag_nonfinite_(gradients, found)
         flag = found == 0 if flag is None else flag & (found == 0).to(flag.device)
     return flag
 

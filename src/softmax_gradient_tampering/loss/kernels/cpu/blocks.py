@@ -19,6 +19,7 @@ from softmax_gradient_tampering.loss.kernels.options import (
     is_index,
     row_scale,
 )
+from softmax_gradient_tampering.loss.torch_internals import log_softmax_backward
 
 aten = torch.ops.aten
 
@@ -177,7 +178,7 @@ def _nll_backward(
         options.ignore_index,
         divisor,
     )
-    return torch._log_softmax_backward_data(grad, log_p, -1, dtype).to(z.dtype)
+    return log_softmax_backward(grad, log_p, dtype).to(z.dtype)
 
 
 def _in_dtype(options: Options, dtype: torch.dtype) -> Options:

@@ -14,6 +14,7 @@ from torch import Tensor
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels.cpu.native_library import Problem, native_library
 from softmax_gradient_tampering.loss.kernels.options import Options, is_index
+from softmax_gradient_tampering.loss.torch_internals import is_transformed
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Below it alpha may be 0 in float32, and 0 * -inf is no limit.
@@ -29,7 +30,7 @@ def takes(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> bool:
         and z.numel() > 0
         and z.layout is torch.strided
         and (is_index(target) or target.dtype is torch.float32)
-        and not torch._C._are_functorch_transforms_active()
+        and not is_transformed()
         and native_library() is not None
     )
 

@@ -1,0 +1,89 @@
+"""What torch's private names answer where the answer is known: a new version shows here first."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch.func import grad, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import softmax_gradient_tampering
+from softmax_gradient_tampering.loss import torch_internals
+
+PACKAGE = Path(softmax_gradient_tampering.__file__).parent
+
+
+def test_only_one_module_uses_private_names_of_torch():
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"\btorch(\.\w+)*\._[a-zA-Z]", path.read_text())
+    }
+    assert users == {"loss/torch_internals.py"}
+
+
+@pytest.mark.parametrize("transform", [grad, vmap], ids=["grad", "vmap"])
+def test_a_transform_is_seen_while_it_is_active(transform):
+    seen = []
+
+    def function(x):
+        seen.append(torch_internals.is_transformed())
+        return x.sum()
+
+    transform(function)(torch.ones(3))
+    assert seen == [True]
+    assert not torch_internals.is_transformed()
+
+
+def test_a_batch_of_gradients_is_told_from_one():
+    seen = []
+
+    class Identity(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            seen.append(torch_internals.is_batch_of_gradients(grad))
+            return grad
+
+    x = torch.ones(3, requires_grad=True)
+    y = Identity.apply(x)
+    torch.autograd.grad(y, x, torch.ones(3), retain_graph=True)
+    torch.autograd.grad(y, x, torch.eye(3), is_grads_batched=True)
+    assert seen == [False, True]
+
+
+def test_a_dispatch_mode_is_seen_while_it_is_active():
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            return function(*args, **(kwargs or {}))
+
+    assert not torch_internals.has_dispatch_mode()
+    with Mode():
+        assert torch_internals.has_dispatch_mode()
+    assert not torch_internals.has_dispatch_mode()
+
+
+def test_the_gradient_through_log_softmax_is_that_of_autograd():
+    z, incoming = torch.randn(3, 5, requires_grad=True), torch.randn(3, 5)
+    log_p = z.log_softmax(-1)
+    actual = torch_internals.log_softmax_backward(incoming, log_p.detach(), torch.float32)
+    torch.testing.assert_close(actual, torch.autograd.grad(log_p, z, incoming)[0])
+
+
+def test_an_assertion_fails_with_its_message():
+    torch_internals.assert_on_device(torch.tensor(True), "never said")
+    with pytest.raises(RuntimeError, match="a label is out of bounds"):
+        torch_internals.assert_on_device(torch.tensor(False), "a label is out of bounds")
+
+
+@pytest.mark.parametrize("value", [1.0, torch.inf, -torch.inf, torch.nan])
+def test_gradients_that_are_not_finite_are_flagged_and_none_is_changed(value):
+    gradients = [torch.ones(3), torch.tensor([0.5, value])]
+    before, found = [gradient.clone() for gradient in gradients], torch.zeros(())
+    torch_internals.flag_nonfinite_(gradients, found)
+    assert found.item() == float(not torch.tensor(value).isfinite())
+    torch.testing.assert_close(gradients, before, rtol=0, atol=0, equal_nan=True)
