@@ -177,7 +177,7 @@ def test_counts_that_no_run_reaches_are_refused(
     content = load_checkpoint(checkpoint)
     content[OUR_KEY]["tallies"][0][place] = count
     torch.save(content, own_folder / "odd.pth.tar")
-    with pytest.raises(UserError, match="tallies is list or holds what it should not"):
+    with pytest.raises(UserError, match="tallies must be a list of a sum of losses and two counts"):
         load_checkpoint(own_folder / "odd.pth.tar")
 
 
@@ -232,14 +232,14 @@ def deep_list() -> list[Any]:
 @pytest.mark.parametrize(
     ("keys", "value", "reason"),
     [
-        (("args", "lr"), torch.zeros(3), "args is dict or holds what it should not"),
-        (("args", "aa"), deep_list(), "args is dict or holds what it should not"),
-        (("args", "seed"), 10**400, "args is dict or holds what it should not"),
-        (("args", "alpha_end"), "\x1b[2Jx", "args is dict or holds what it should not"),
-        (("args", "alpha_end"), [1], "args is dict or holds what it should not"),
-        ((OUR_KEY, "rows", 0, "new_column"), 1.0, "rows is list or holds what it should not"),
+        (("args", "lr"), torch.zeros(3), "args must be plain settings by name"),
+        (("args", "aa"), deep_list(), "args must be plain settings by name"),
+        (("args", "seed"), 10**400, "args must be plain settings by name"),
+        (("args", "alpha_end"), "\x1b[2Jx", "args must be plain settings by name"),
+        (("args", "alpha_end"), [1], "args must be plain settings by name"),
+        ((OUR_KEY, "rows", 0, "new_column"), 1.0, "rows must be rows of summary.csv"),
         ((OUR_KEY, "position", "\x1b[2J"), 1, "is unknown"),
-        ((OUR_KEY, "num_samples"), "\x1b[2J", "num_samples is str or holds"),
+        ((OUR_KEY, "num_samples"), "\x1b[2J", "num_samples must be a whole number from 0"),
         ((OUR_KEY, "position", "batch"), 10**9, "1000000000 batches into an epoch of 6"),
         (("epoch",), 10**9, "1000000000 epochs behind it, and the run has 2"),
     ],

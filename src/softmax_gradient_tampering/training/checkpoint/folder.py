@@ -14,7 +14,7 @@ from softmax_gradient_tampering.training.checkpoint.file import (
     DamagedCheckpointError,
     read_checkpoint_file,
 )
-from softmax_gradient_tampering.training.checkpoint.form import find_fault
+from softmax_gradient_tampering.training.checkpoint.form import find_checkpoint_fault
 
 OUR_KEY = "softmax_gradient_tampering"
 FORMAT = 1
@@ -46,7 +46,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint but {type(checkpoint).__name__}")
     if "state_dict" not in checkpoint:
         checkpoint = {"state_dict": checkpoint}
-    fault = find_fault(checkpoint, OUR_KEY, FORMAT)
+    fault = find_checkpoint_fault(checkpoint, OUR_KEY, FORMAT)
     if fault is not None:
         raise UserError(f"{path}: not a checkpoint of a known form: {fault}")
     return checkpoint
