@@ -15,6 +15,7 @@ import pytest
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files import lock
 from softmax_gradient_tampering.files.lock import FolderLock
+from softmax_gradient_tampering.files.owner import this_process
 from tests.training.runs import train
 
 # Spawned, not forked: torch's threads do not survive a fork.
@@ -68,8 +69,7 @@ def test_without_file_locks_the_content_decides(
 
     monkeypatch.setattr(lock.fcntl, "lockf", refuse)
     process = os.getppid() if is_alive else 2**22 + 1  # above the largest process number
-    words = {"host": socket.gethostname(), "process": process}
-    (tmp_path / ".lock").write_text(json.dumps(words))
+    (tmp_path / ".lock").write_text(json.dumps(this_process() | {"pid": process}))
     if is_alive:
         with pytest.raises(UserError, match=f"process {process}"):
             FolderLock(tmp_path)

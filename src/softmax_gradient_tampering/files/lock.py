@@ -4,13 +4,13 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.owner import is_dead, this_process
 
 FILE_NAME = ".lock"
 _NOT_OURS = "{}: not a lock of this program's but a link or no plain file; remove it"
@@ -61,16 +61,16 @@ class FolderLock:
             except OSError as error:
                 has_locks = error.errno not in _WITHOUT_LOCKS
                 holder = _read(descriptor)
-                if has_locks or _may_be_alive(holder):
+                if has_locks or not _is_stale(holder):
                     os.close(descriptor)
                     raise UserError(_refusal(self._path, holder)) from error
             if _is_at(descriptor, self._path):  # not unlinked by one who let go just now
                 break
             os.close(descriptor)
-        words = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}
+        content = json.dumps({**this_process(), "time": time.time()})
         try:
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(words).encode(), 0)
+            os.pwrite(descriptor, content.encode(), 0)
         except OSError:  # the disk is full
             _let_go(descriptor, self._path)
             raise
@@ -116,21 +116,18 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _may_be_alive(holder: dict[str, object]) -> bool:
-    process = holder.get("process")
-    if holder.get("host") != socket.gethostname() or not isinstance(process, int):
-        return bool(holder)
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
+def _is_stale(holder: dict[str, object]) -> bool:
+    """Whether nobody holds a lock, on a file system that has no locks, by what its file says.
+
+    This process holds none when it asks for one: a file with its number is an earlier one's.
+    """
+    return (
+        not holder or is_dead(holder) or all(holder.get(n) == v for n, v in this_process().items())
+    )
 
 
 def _refusal(path: Path, holder: dict[str, object]) -> str:
-    host, process = holder.get("host", "unknown"), holder.get("process", "unknown")
+    host, process = holder.get("host", "unknown"), holder.get("pid", "unknown")
     return (
         f"{path.parent}: another program is at work in it, process {process} on host {host}; "
         "wait for it or stop it, or choose another --experiment"

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.owner import is_dead, this_process
 
 HEARTBEAT_S = 20.0
 STALE_S = 10 * HEARTBEAT_S
@@ -35,7 +36,7 @@ def claim(lock: Path) -> bool:
     except OSError as error:
         raise UserError(f"{lock}: cannot be made ({error}); nothing was trained") from error
     with os.fdopen(descriptor, "w") as file:
-        file.write(json.dumps({**_myself(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+        file.write(json.dumps({**this_process(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
     return True
 
 
@@ -59,32 +60,7 @@ def is_held(lock: Path) -> bool:
         return False
     except ValueError:
         owner = {}
-    return age < STALE_S and not _is_dead(owner)
-
-
-def _is_dead(owner: object) -> bool:
-    """Whether the owner is a process of this machine that is no more."""
-    if not isinstance(owner, dict) or not isinstance(owner.get("pid"), int):
-        return False  # just being written
-    myself = _myself()
-    if any(owner.get(name) != myself[name] for name in ("host", "namespace")):
-        return False
-    try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
-
-
-def _myself() -> dict[str, str | int]:
-    """host, process, and the namespace of its number: containers may share the host's name."""
-    try:
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        namespace = ""
-    return {"host": socket.gethostname(), "namespace": namespace, "pid": os.getpid()}
+    return age < STALE_S and not is_dead(owner)
 
 
 def _remove_stale(lock: Path) -> None:
