@@ -172,7 +172,7 @@ def demo(argv: Sequence[str]) -> None:
 
 
 def _print_error(line: str, is_local: bool = False) -> None:
-    from softmax_gradient_tampering.training.processes.distributed import is_first_process
+    from softmax_gradient_tampering.training.processes.launch import is_first_process
 
     if is_local or is_first_process():
         print(as_printable(line), file=sys.stderr, flush=True)
@@ -180,7 +180,7 @@ def _print_error(line: str, is_local: bool = False) -> None:
 
 def _lost_a_process(error: RuntimeError) -> bool:
     """Whether a collective operation failed because its peer is gone."""
-    from softmax_gradient_tampering.training.processes.distributed import is_alone
+    from softmax_gradient_tampering.training.processes.launch import is_alone
 
     signs = ("closed by peer", "Connection reset", "NCCL", "Broken pipe", "gloo")
     return not is_alone() and any(sign in str(error) for sign in signs)

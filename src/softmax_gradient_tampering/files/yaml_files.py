@@ -1,11 +1,14 @@
 """YAML files of settings: a person's, which may hold anything, and the args.yaml of a run."""
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.files.text import MAX_SETTINGS, read_text
+from softmax_gradient_tampering.files.whole import write_text
 
 _MAX_DEPTH = 8  # of lists and mappings in a configuration
 _NEXT_SETTING = re.compile(r"(?<=\n)(?=[A-Za-z_])")
@@ -20,12 +23,13 @@ def read_settings(path: Path) -> dict[Any, Any]:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MAX_SETTINGS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--config {path}: cannot be read ({error})") from error
+    try:
         _check_plain(text, path)
         _check_once(text, path)
         loaded = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path}: cannot be read ({error})") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a day like 99
         reason = " ".join(str(error).split())
         raise UserError(f"--config {path}: not valid YAML: {reason}") from error
@@ -46,7 +50,7 @@ def read_args(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MAX_SETTINGS)
         settings: dict[str, Any] = {}
         for setting in _NEXT_SETTING.split(text):
             settings |= _parse(setting)
@@ -55,6 +59,17 @@ def read_args(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path.name} cannot be read ({first_line(error)})") from error
     return settings
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write settings whole, sorted by name.
+
+    Raises:
+        UserError: as `write_whole`.
+    """
+    import yaml
+
+    write_text(path, yaml.safe_dump(dict(settings), sort_keys=True))
 
 
 @lru_cache(maxsize=4096)

@@ -12,12 +12,13 @@ from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, as_printable, first_line
 from softmax_gradient_tampering.files.lock import FolderLock
+from softmax_gradient_tampering.files.text import read_text
 from softmax_gradient_tampering.training.checkpoint.folder import (
     CheckpointFolder,
     load_checkpoint,
     place,
 )
-from softmax_gradient_tampering.training.processes.distributed import is_restart, launch_id
+from softmax_gradient_tampering.training.processes.launch import is_restart, launch_id
 from softmax_gradient_tampering.training.records.run_files import Row, read_summary
 from softmax_gradient_tampering.training.setup.setup import Setup
 
@@ -151,7 +152,7 @@ def _finished_rows(folder: Path) -> list[Row]:
 def _read_mapping(path: Path) -> dict[str, Any] | None:
     """The mapping in a JSON file; None where it holds something else or is damaged."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFolder, load_checkpoint
 from softmax_gradient_tampering.training.config.arguments import to_mapping
@@ -93,8 +95,9 @@ class Session:
                 self._filter_history = FilterHistory(self.folder, self.state.position.epoch)
             self._sinks = open_sinks(self.config.sinks, self.folder, self._args)
             records.write_args(self.folder, self._args)
-            device = self.setup.processes.device
-            records.write_environment(self.folder, device, self.setup.loss_kernel)
+            device_name = self.setup.processes.device_name
+            num_threads = torch.get_num_threads()
+            records.write_environment(self.folder, device_name, num_threads, self.setup.loss_kernel)
             records.write_summary(self.folder, self.state.rows)
         for line in console.head_lines(self.setup):
             self.progress.say(line)

@@ -1,6 +1,7 @@
-"""The processes of a run: torchrun's environment, and what they tell each other."""
+"""The processes of a run: how they meet, and what they tell each other."""
 
 import os
+import platform
 import time
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.training.processes.launch import environment_number
 
 T = TypeVar("T")
 _GRACE_S = 0.2
@@ -34,6 +36,13 @@ class Processes:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def device_name(self) -> str:
+        """What computes here, for a person."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type} ({platform.processor() or platform.machine()})"
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in place."""
@@ -96,8 +105,8 @@ def start_processes(device_name: str | None) -> Processes:
     Raises:
         UserError: the device does not exist here, or the environment is not torchrun's.
     """
-    number, rank = _number("WORLD_SIZE", 1, smallest=1), _number("RANK", 0)
-    local_rank = _number("LOCAL_RANK", 0)
+    number, rank = environment_number("WORLD_SIZE", 1, smallest=1), environment_number("RANK", 0)
+    local_rank = environment_number("LOCAL_RANK", 0)
     if number > 1 and not dist.is_initialized():
         _check_environment(number, rank)
     device = _find_device(device_name, local_rank)
@@ -105,18 +114,6 @@ def start_processes(device_name: str | None) -> Processes:
         # Agreements between processes go by the CPU, so that no step waits for a GPU.
         _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return Processes(number, rank, device)
-
-
-def _number(name: str, default: int, smallest: int = 0) -> int:
-    text = os.environ.get(name, str(default))
-    is_number = text.isascii() and text.isdecimal() and len(text) < 10
-    if not is_number or int(text) < smallest:
-        raise UserError(
-            f"{name}={text!r:.60} in the environment: must be a whole number from {smallest}, as "
-            "torchrun sets it; unset it for a run of one process",
-            is_local=True,  # which process this is may be just what is not known
-        )
-    return int(text)
 
 
 def _check_environment(number: int, rank: int) -> None:
@@ -128,7 +125,7 @@ def _check_environment(number: int, rank: int) -> None:
                 "the processes with torchrun, or unset WORLD_SIZE for a run of one",
                 is_local=True,
             )
-    _number("MASTER_PORT", 0)
+    environment_number("MASTER_PORT", 0)
     if rank >= number:
         raise UserError(
             f"RANK={rank} in the environment: must be less than WORLD_SIZE={number}", is_local=True
@@ -148,27 +145,6 @@ def _join(backend: str) -> None:
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = PrefixStore(f"restart-{restarts}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=number)
-
-
-def launch_id() -> str | None:
-    """What torchrun calls this launch, the same after its restarts; None without one."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID")
-    return None if name == "none" else name  # its name where none was given
-
-
-def is_restart() -> bool:
-    """Whether torchrun started these processes in the place of ones that failed."""
-    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
-
-
-def is_first_process() -> bool:
-    """Whether this process prints, also before the processes have met."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def is_alone() -> bool:
-    """Whether the run has one process."""
-    return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def _find_device(name: str | None, local_rank: int) -> torch.device:

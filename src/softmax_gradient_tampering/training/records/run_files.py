@@ -13,11 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-
+from softmax_gradient_tampering.files.text import read_text
 from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.training.processes.distributed import launch_id
+from softmax_gradient_tampering.files.yaml_files import write_settings
+from softmax_gradient_tampering.training.processes.launch import launch_id
 
 Row = dict[str, float | int | None]
 
@@ -52,18 +51,18 @@ NOT_HASHED = (
 
 def write_args(folder: Path, args: Mapping[str, Any]) -> None:
     """args.yaml: the resolved configuration, which `--config` takes."""
-    write_text(folder / "args.yaml", yaml.safe_dump(dict(args), sort_keys=True))
+    write_settings(folder / "args.yaml", args)
 
 
-def write_environment(folder: Path, device: torch.device, loss_kernel: str) -> None:
+def write_environment(folder: Path, device: str, num_threads: int, loss_kernel: str) -> None:
     """environment.json: versions, device, what computes the loss, git commit, command."""
     packages = ("torch", "timm", "torchvision", "numpy", "softmax-gradient-tampering")
     environment = {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in packages},
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
+        "device": device,
+        "threads": num_threads,
         "loss_kernel": loss_kernel,
         "git_commit": _git_commit(),
         "command": sys.argv,
@@ -87,10 +86,10 @@ def read_summary(path: Path) -> list[Row]:
     The published program writes a second header where it resumes; it is passed over.
 
     Raises:
+        OSError: it cannot be read.
         ValueError: a value is not a number, or a line has more values than the header names.
     """
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
     return [
         {name: _number(text) for name, text in row.items()}
         for row in rows
@@ -141,12 +140,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.processor() or platform.machine()})"
 
 
 def _git_commit() -> str | None:

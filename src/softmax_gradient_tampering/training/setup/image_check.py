@@ -19,6 +19,7 @@ from rich.progress import track
 from softmax_gradient_tampering.data.factory import FileLabels, SampleDataset
 from softmax_gradient_tampering.data.inspection.images import Inspection, inspect_images
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.text import read_text
 from softmax_gradient_tampering.files.whole import write_whole
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.processes.distributed import Processes
@@ -128,7 +129,7 @@ def _cache_path(config: Config) -> Path:
 def _read_cache(path: Path) -> Inspections:
     """Earlier inspections; none where the file is missing or damaged."""
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = read_text(path, errors="surrogateescape")
         rows = csv.DictReader(io.StringIO(text, newline=""))
         return {
             row["path"]: Inspection(
