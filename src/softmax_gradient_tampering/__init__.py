@@ -13,18 +13,7 @@ softmax(alpha * z), so that dL/dz = p' - q.
 Source: arXiv 2111.12495.
 """
 
-from softmax_gradient_tampering.loss import (
-    LogitStatistics,
-    TamperedCrossEntropyLoss,
-    fold_alpha,
-    logit_statistics,
-    power_transform,
-    stationary_threshold,
-    tamper,
-    tampered_binary_cross_entropy_with_logits,
-    tampered_cross_entropy,
-    tampered_linear_cross_entropy,
-)
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -40,3 +29,32 @@ __all__ = [
     "tampered_cross_entropy",
     "tampered_linear_cross_entropy",
 ]
+
+if TYPE_CHECKING:
+    from softmax_gradient_tampering.loss import (
+        LogitStatistics,
+        TamperedCrossEntropyLoss,
+        fold_alpha,
+        logit_statistics,
+        power_transform,
+        stationary_threshold,
+        tamper,
+        tampered_binary_cross_entropy_with_logits,
+        tampered_cross_entropy,
+        tampered_linear_cross_entropy,
+    )
+else:  # a type checker that saw these functions would take any misspelled name for a public one
+
+    def __getattr__(name):
+        """A public name, imported when it is first used: the command line starts without torch."""
+        if name not in __all__ and name != "loss":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        loss = import_module(f"{__name__}.loss")
+        value = loss if name == "loss" else getattr(loss, name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -13,7 +13,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from softmax_gradient_tampering.cli import run_command, train
+from softmax_gradient_tampering.cli import run_command
+from softmax_gradient_tampering.commands.train import main
 from softmax_gradient_tampering.files import whole as files
 from softmax_gradient_tampering.training.checkpoint import folder as checkpoint
 from softmax_gradient_tampering.training.measure import evaluation
@@ -60,4 +61,4 @@ if __name__ == "__main__":
     if is_hit and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         arm(moment, int(passes), int(number))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's child may lack
-    sys.exit(run_command("train.py", partial(train, program="train.py"), words))
+    sys.exit(run_command("train.py", partial(main, program="train.py"), words))

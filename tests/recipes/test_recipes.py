@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from softmax_gradient_tampering.cli import find_recipe, main
-from softmax_gradient_tampering.recipes.catalogue import published_figures, recipe_names
+from softmax_gradient_tampering.cli import main
+from softmax_gradient_tampering.recipes.catalogue import (
+    published_figures,
+    recipe_names,
+    recipe_path,
+)
 from softmax_gradient_tampering.training.config.arguments import load_config, parse_arguments
 from softmax_gradient_tampering.training.config.refusals import check_config
 from softmax_gradient_tampering.training.step.schedule import epoch_rates
@@ -48,7 +52,7 @@ def test_every_row_of_the_published_table_is_a_recipe() -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_says_what_its_name_says(name: str) -> None:
-    config, row = load_config(find_recipe(name)), published_figures(name)
+    config, row = load_config(recipe_path(name)), published_figures(name)
     check_config(config)
     model = name.split("/")[1].split("-")[0] if name.startswith("paper/") else name.split("/")[0]
     assert config.model == model.replace("resnet_non_bn", "resnet18_wobn")
@@ -83,7 +87,7 @@ def test_a_recipes_schedule_is_the_measured_one(
 
 
 def test_the_papers_step_schedule_divides_at_30_60_and_90_of_100() -> None:
-    rates = epoch_rates(load_config(find_recipe("paper/resnet18-step-alpha-0.25")))
+    rates = epoch_rates(load_config(recipe_path("paper/resnet18-step-alpha-0.25")))
     assert len(rates) == 100
     drops = [epoch + 1 for epoch in range(5, 100) if rates[epoch] < rates[epoch - 1] / 5]
     assert drops == [30, 60, 90]  # counted from 1, as the paper does
@@ -132,4 +136,4 @@ def test_a_recipe_goes_without_a_config_file() -> None:
     from softmax_gradient_tampering.errors import UserError
 
     with pytest.raises(UserError, match="give it alone, without --config"):
-        parse_arguments(["--recipe", "a", "--config", "b"], find_recipe=find_recipe)
+        parse_arguments(["--recipe", "a", "--config", "b"], find_recipe=recipe_path)

@@ -1,21 +1,10 @@
 """`sgt checkpoint`: what is in a checkpoint."""
 
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-from torch import Tensor
-
-from softmax_gradient_tampering.errors import as_printable, as_user_error
+from softmax_gradient_tampering.errors import as_printable
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
-from softmax_gradient_tampering.training.checkpoint.folder import (
-    OUR_KEY,
-    completed_epochs,
-    load_checkpoint,
-    saved_args,
-)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,85 +18,13 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="a .pth.tar or .pth file")
     parser.add_argument("--args", action="store_true", help="its settings too, as YAML")
     words = parser.parse_args(argv)
-    checkpoint = load_checkpoint(words.file)
-    with as_user_error(f"{words.file}: not a checkpoint of a known form"):
-        settings = saved_args(checkpoint)
-        facts = _facts(checkpoint, settings)
-        # repr() of what is no plain type, and not of all of it, so that nothing in the file can
-        # stop the printing.
-        dump = yaml.safe_dump({str(name): _plain(v) for name, v in settings.items()})
+
+    from softmax_gradient_tampering.training.checkpoint.description import describe_checkpoint
+
+    facts, settings = describe_checkpoint(words.file)
     width = max(map(len, facts))
     print(as_printable(str(words.file)))
     for name, value in facts.items():
         print(f"  {name:{width}}  {as_printable(value)}")
     if words.args:
-        print(f"settings:\n{dump}", end="")
-
-
-def _facts(checkpoint: dict[str, Any], settings: dict[str, Any]) -> dict[str, str]:
-    """What is in it, in the order of printing; only what is there."""
-    facts = {"written by": _writer(checkpoint)}
-    if "arch" in checkpoint:
-        facts["model"] = str(checkpoint["arch"])
-    facts["weights"] = _weights(checkpoint["state_dict"])
-    if "state_dict_ema" in checkpoint:
-        facts["averaged weights"] = _weights(checkpoint["state_dict_ema"])
-    if "epoch" in checkpoint:
-        facts["completed epochs"] = str(completed_epochs(checkpoint))
-    ours = checkpoint.get(OUR_KEY, {})
-    if ours:
-        position = ours["position"]
-        facts["position"] = (
-            f"{position['step']} optimizer steps, {position['batch']} batches into the next epoch"
-        )
-        facts["processes"] = str(ours["num_processes"])
-        facts["recorded epochs"] = str(len(ours["rows"]))
-        if ours["folded_alpha"] is not None:
-            facts["folded alpha"] = f"{ours['folded_alpha']} (in the classifier)"
-    if "metric" in checkpoint:
-        facts["metric"] = str(checkpoint["metric"])
-    alpha = settings.get("modify_softmax")
-    if alpha is not None:
-        facts["alpha"] = str(alpha) if alpha else "off (ordinary cross-entropy)"
-    if "optimizer" in checkpoint:
-        facts["optimizer"] = _optimizer(checkpoint["optimizer"], settings)
-    if "amp_scaler" in checkpoint:
-        facts["loss scale"] = f"{checkpoint['amp_scaler'].get('scale', 'none')}"
-    if settings:
-        facts["settings"] = f"{len(settings)}; --args prints them"
-    return facts
-
-
-def _writer(checkpoint: dict[str, Any]) -> str:
-    ours = checkpoint.get(OUR_KEY)
-    if ours is not None:
-        return f"this program, format {ours['format']}"
-    if hasattr(checkpoint.get("args"), "modify_softmax"):
-        return f"the published program, version {checkpoint.get('version')}"
-    if "version" in checkpoint:
-        return f"timm, version {checkpoint['version']}"
-    return "unknown: weights alone" if set(checkpoint) == {"state_dict"} else "unknown"
-
-
-def _weights(weights: dict[str, Any]) -> str:
-    tensors = [value for value in weights.values() if isinstance(value, Tensor)]
-    number = sum(tensor.numel() for tensor in tensors)
-    types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})
-    return f"{len(tensors)} tensors, {number:,} numbers, {', '.join(types)}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | None) else reprlib.repr(value)
-
-
-def _optimizer(state: dict[str, Any], settings: dict[str, Any]) -> str:
-    groups = [
-        f"{len(group['params'])} parameters at lr {group.get('lr', 0):g}, "
-        f"weight decay {group.get('weight_decay', 0):g}"
-        for group in state["param_groups"]
-    ]
-    buffers = sorted({name for values in state["state"].values() for name in values})
-    kept = f"; keeps {', '.join(buffers)}" if buffers else ""
-    return f"{settings.get('opt', 'of an unnamed kind')}: {'; '.join(groups)}{kept}"
+        print(f"settings:\n{settings}", end="")

@@ -5,12 +5,14 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from softmax_gradient_tampering.data.inspection.images import Inspection
-from softmax_gradient_tampering.data.inspection.report import Report, check_files, find_files
 from softmax_gradient_tampering.errors import UserError, as_printable
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
+
+if TYPE_CHECKING:
+    from softmax_gradient_tampering.data.inspection.images import Inspection
+    from softmax_gradient_tampering.data.inspection.report import Report
 
 DESCRIPTION = """\
 Decode every image of DIR, with its train/ and val/, or one tree of classes. Prints the images
@@ -44,13 +46,16 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.workers < 1:
         raise UserError(f"--workers {args.workers}: must be at least 1")
+
+    from softmax_gradient_tampering.data.inspection.report import check_files, find_files
+
     report = find_files(Path(args.folder).expanduser())
     check_files(report, args.workers, _tracked)
     print(json.dumps(_to_json(report), indent=2) if args.json else "\n".join(_lines(report)))
     return 0 if report.is_clean else 1
 
 
-def _tracked(inspections: Iterable[Inspection], total: int) -> Iterable[Inspection]:
+def _tracked(inspections: "Iterable[Inspection]", total: int) -> "Iterable[Inspection]":
     """With a progress bar on standard error, where that is a terminal."""
     from rich.console import Console
     from rich.progress import track
@@ -61,7 +66,7 @@ def _tracked(inspections: Iterable[Inspection], total: int) -> Iterable[Inspecti
     return track(inspections, "Checking images", total, console=console, transient=True)
 
 
-def _to_json(report: Report) -> dict[str, Any]:
+def _to_json(report: "Report") -> dict[str, Any]:
     return {
         "root": str(report.root),
         "splits": {
@@ -79,7 +84,7 @@ def _to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _lines(report: Report) -> list[str]:
+def _lines(report: "Report") -> list[str]:
     """The report for reading; what matters most comes last."""
     lines = []
     classes = sorted({name for split in report.splits for name in split.classes})

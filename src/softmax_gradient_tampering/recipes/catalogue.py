@@ -4,8 +4,6 @@ import difflib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from softmax_gradient_tampering.errors import UserError
 
 _FOLDER = Path(__file__).parent
@@ -53,5 +51,7 @@ def recipe_path(name: str) -> Path:
 
 def published_figures(name: str) -> Published:
     """What was published of a recipe's row."""
+    import yaml
+
     figures: dict[str, Any] = yaml.safe_load(recipe_path(name).read_text())["published"]
     return Published(**({"train_accuracy": None, "note": ""} | figures))
