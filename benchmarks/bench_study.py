@@ -36,7 +36,8 @@ def time_study(num_seeds: int, num_jobs: int) -> tuple[float, int, list[float]]:
         seconds = time.perf_counter() - started
         study = open_study(parse_run(words).path)
         cells = study.plan.unique_cells()
-        return seconds, len(cells), [study.result(cell)["seconds"] for cell in cells]
+        runs = [study.read(cell).run for cell in cells]
+        return seconds, len(cells), [run.result["seconds"] for run in runs if run is not None]
 
 
 def time_bare_runs(num_runs: int) -> list[float]:

@@ -1,17 +1,23 @@
 """Studies in a test: small ones, and a runner that trains in this process."""
 
 from pathlib import Path
+from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.launch.launch import Launch
+from softmax_gradient_tampering.studies.launch.driver import Driver
 from softmax_gradient_tampering.studies.launch.pool import Ended
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
-from softmax_gradient_tampering.studies.plan.plan import Plan
+from softmax_gradient_tampering.studies.plan.plan import Cell, Plan, State
 from softmax_gradient_tampering.studies.plan.request import parse_run
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, create_study
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.run import run
 
+EVERYTHING = (
+    *("--alphas", "1", "0.25", "0.3", "--seeds", "3,5", "--controls", "equivalent", "tuned"),
+    *("--grid", "lr=0.05,0.1", "weight_decay=5e-4,2e-2", "--tuning-seeds", "1"),
+    *("--alpha-schedules", "linear:1:0.25", "cosine:0.5:0.1", "--holdout", "0.3"),
+)
 TRAINING = ("--epochs", "1", "-b", "256", "--model", "digits_mlp_plain", "--lr", "0.02")
 
 
@@ -62,8 +68,20 @@ class InProcess:
         pass
 
 
-def launch(study: StudyFolder, runner: InProcess | None = None) -> Launch:
+def launch(study: StudyFolder, runner: InProcess | None = None) -> Driver:
     """Work on a study in this process until nothing is left to do."""
-    work = Launch(study, runner or InProcess(), StudyProgress(is_silent=True))
-    work.run()
-    return work
+    driver = Driver(study, runner or InProcess(), StudyProgress(is_silent=True))
+    driver.run()
+    return driver
+
+
+def states(study: StudyFolder) -> list[State]:
+    """What has become of the cells, in the plan's order."""
+    return [study.read(cell).state for cell in study.plan.cells]
+
+
+def result_of(study: StudyFolder, cell: Cell) -> dict[str, Any]:
+    """The result.json of a finished cell."""
+    run = study.read(cell).run
+    assert run is not None
+    return run.result

@@ -9,13 +9,15 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from softmax_gradient_tampering.studies.plan.plan import Arm, Cell, Plan
+from softmax_gradient_tampering.studies.plan.plan_file import to_json
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
 from softmax_gradient_tampering.training.records.run_files import (
@@ -47,22 +49,43 @@ class FakeArm:
     alpha_end: float | None = None
     alpha_schedule: str = "constant"
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    selected_from: Sequence[str] | None = None
+    selected_from: Sequence[str] = ()
 
-    def entry(self) -> dict[str, Any]:
-        entry = {name: value for name, value in asdict(self).items() if name != "effect"}
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The flags that differ from the study's."""
+        settings = {"modify_softmax": self.alpha if self.is_tampered else 1.0, **self.overrides}
+        if self.kind == "scheduled":
+            settings |= {"alpha_schedule": self.alpha_schedule, "alpha_end": self.alpha_end}
+        return settings
+
+    @property
+    def is_tampered(self) -> bool:
+        return self.kind in ("tampered", "scheduled")
+
+    def planned(self) -> Arm:
+        """The arm as a plan has it."""
+        selection = None
         if self.selected_from:
-            entry["selection"] = {
-                "metric": "eval_top1 on a split of the training set",
-                "table": [
-                    {"overrides": {"lr": rate}, "mean_top1": 90 + 10 * rate, "n": 10}
-                    for rate in (0.05, 0.1)
-                ],
-                "chosen": {"lr": 0.1},
-            }
-        return entry
+            table = [
+                {"overrides": {"lr": rate}, "mean_top1": 90 + 10 * rate, "n": 10}
+                for rate in (0.05, 0.1)
+            ]
+            metric = "eval_top1 on a split of the training set"
+            selection = {"metric": metric, "table": table, "chosen": {"lr": 0.1}}
+        return Arm(
+            self.name,
+            self.kind,
+            self.alpha,
+            self.alpha_end,
+            self.alpha_schedule,
+            self.settings,
+            tuple(self.selected_from),
+            selection,
+        )
 
 
+_SHARED: dict[str, Any] = {"model": "digits_mlp", "logit_stats": True}
 BASELINE = FakeArm("baseline", "baseline")
 ARMS = (
     BASELINE,
@@ -97,25 +120,26 @@ def write_study(
     name: str = "synthetic",
 ) -> Path:
     """Write a study whose cells are all finished."""
-    cells = [
-        {"id": config_hash({"arm": arm.name, "seed": seed}), "arm": arm.name, "seed": seed}
-        for arm in arms
-        for seed in seeds
-    ]
+    plan = Plan(
+        name=name,
+        command=("sgt", "study", "run", "--name", name, "--alphas", "1", "0.25"),
+        arms=tuple(arm.planned() for arm in arms),
+        seeds=tuple(seeds),
+        tuning_seeds=tuple(seeds),
+        config=to_mapping(Config(**_SHARED, epochs=size.num_epochs), (*NOT_RECORDED, "seed")),
+        # Equal settings would share a cell; made-up runs of two arms differ in any case.
+        cells=tuple(
+            Cell(config_hash({"arm": arm.name, "seed": seed}), arm.name, seed)
+            for arm in arms
+            for seed in seeds
+        ),
+    )
     by_name = {arm.name: arm for arm in arms}
-    for cell in cells:
-        path = folder / "cells" / str(cell["id"])
+    for cell in plan.cells:
+        path = folder / "cells" / cell.id
         path.mkdir(parents=True)
-        write_run(path, by_name[str(cell["arm"])], int(str(cell["seed"])), size)
-    plan = {
-        "format": 1,
-        "name": name,
-        "command": ["sgt", "study", "run", "--name", name, "--alphas", "1", "0.25"],
-        "arms": [arm.entry() for arm in arms],
-        "seeds": list(seeds),
-        "cells": cells,
-    }
-    (folder / "plan.json").write_text(json.dumps(plan))
+        write_run(path, by_name[cell.arm], cell.seed, size)
+    (folder / "plan.json").write_text(to_json(plan))
     return folder
 
 
@@ -128,15 +152,7 @@ def cell_folder(study: Path, arm: str, seed: int) -> Path:
 
 def write_run(folder: Path, arm: FakeArm, seed: int, size: Size = Size()) -> Path:
     """Write a finished run folder."""
-    tampered = arm.kind in ("tampered", "scheduled")
-    config = Config(
-        model="digits_mlp",
-        seed=seed,
-        epochs=size.num_epochs,
-        modify_softmax=arm.alpha if tampered else 0.0,
-        logit_stats=True,
-        **{name: value for name, value in arm.overrides.items() if name in ("lr",)},
-    )
+    config = Config(**_SHARED, seed=seed, epochs=size.num_epochs, **arm.settings)
     args = to_mapping(config, leave_out=NOT_RECORDED)
     logits, labels = fake_predictions(arm, seed, size)
     rows = fake_rows(arm, seed, size, logits, labels)
@@ -166,7 +182,7 @@ def write_run(folder: Path, arm: FakeArm, seed: int, size: Size = Size()) -> Pat
 
 def fake_predictions(arm: FakeArm, seed: int, size: Size) -> tuple[Any, Any]:
     """Logits that are right in about 92 % and the arm's effect, and grow as 1 / alpha."""
-    scale = arm.alpha if arm.kind in ("tampered", "scheduled") else 1.0
+    scale = arm.alpha if arm.is_tampered else 1.0
     generator = np.random.default_rng(seed)  # the same samples and noise at every arm
     labels = np.arange(size.num_samples) % size.num_classes
     z = generator.normal(0, 1.4, (size.num_samples, size.num_classes))

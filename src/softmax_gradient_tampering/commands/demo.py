@@ -2,11 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.launch.run_study import run_study
-from softmax_gradient_tampering.studies.plan.request import parse_run
 
 NUM_SEEDS, NUM_EPOCHS, NUM_TUNING_SEEDS = 10, 40, 5
 # A net without normalisation and with far more weight decay than it needs: where
@@ -39,12 +36,13 @@ def main(argv: Sequence[str]) -> None:
     for name in ("seeds", "epochs"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
-    study = run_study(parse_run(study_words(args.seeds, args.epochs, args.output)))
 
+    from softmax_gradient_tampering.studies.launch.run_study import run_study
+    from softmax_gradient_tampering.studies.plan.request import parse_run
     from softmax_gradient_tampering.studies.report.report import write_report
 
-    report: Path = write_report(study.path)
-    print(f"Study:   {study.path}\nReport:  {report}")
+    study = run_study(parse_run(study_words(args.seeds, args.epochs, args.output)))
+    print(f"Study:   {study.path}\nReport:  {write_report(study.path)}")
 
 
 def study_words(num_seeds: int, num_epochs: int, output: str) -> list[str]:

@@ -5,11 +5,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
-
-from softmax_gradient_tampering.studies.analysis.comparison import DEFAULT_MARGIN
-from softmax_gradient_tampering.studies.report.report import write_report
+from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
 
 
@@ -37,6 +33,12 @@ def main(argv: Sequence[str]) -> None:
         help="differences of accuracy within this many points count as none (%(default)s)",
     )
     args = parser.parse_args(argv)
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from softmax_gradient_tampering.studies.report.report import write_report
+
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading", total=None)

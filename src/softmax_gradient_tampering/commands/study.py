@@ -1,20 +1,10 @@
 """`sgt study`: run, status, commands, search."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.launch.run_study import run_study
-from softmax_gradient_tampering.studies.launch.selection import select_settings
-from softmax_gradient_tampering.studies.launch.torchrun import prepare, shell_line, train_command
-from softmax_gradient_tampering.studies.plan.request import parse_run
-from softmax_gradient_tampering.studies.results.study_folder import (
-    STATES,
-    StudyFolder,
-    open_study,
-)
+from softmax_gradient_tampering.errors import UserError, as_printable
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
 
 HELP = """\
@@ -45,7 +35,12 @@ def main(argv: Sequence[str]) -> None:
 
 def run(argv: Sequence[str]) -> None:
     """Plan a study, and train its runs."""
+    from softmax_gradient_tampering.studies.plan.request import parse_run
+
     request = parse_run(argv)
+
+    from softmax_gradient_tampering.studies.launch.run_study import run_study
+
     study = run_study(request)
     print(f"Study:   {study.path}\nReport:  sgt report {study.path}")
 
@@ -56,29 +51,32 @@ def status(argv: Sequence[str]) -> None:
         prog="sgt study status", description="What has become of the runs of a study."
     )
     parser.add_argument("study", type=Path, metavar="DIR/NAME")
-    print(status_table(open_study(parser.parse_args(argv).study)))
+    path = parser.parse_args(argv).study
 
+    from softmax_gradient_tampering.studies.plan.plan import State
+    from softmax_gradient_tampering.studies.results.status import read_status
+    from softmax_gradient_tampering.studies.results.study_folder import open_study
 
-def status_table(study: StudyFolder) -> str:
-    """The table of `sgt study status`, and the reasons of what failed, as text."""
-    plan = study.plan
-    states = {cell.id: study.state(cell) for cell in plan.unique_cells()}
-    width = max(len(arm.name) for arm in plan.arms)
-    lines = [f"{'arm':{width}}  runs  " + "  ".join(f"{state:>7}" for state in STATES)]
-    notes = []
-    for arm in plan.arms:
-        cells = [cell for cell in plan.cells if cell.arm == arm.name]
-        count = Counter(states[cell.id] for cell in cells)
-        if arm.is_waiting:
-            lines.append(f"{arm.name:{width}}  waiting for the tuning runs")
-            continue
-        numbers = "  ".join(f"{count[state] or '-':>7}" for state in STATES)
-        lines.append(f"{arm.name:{width}}  {len(cells):4}  {numbers}")
-        for cell in cells:
-            why = study.contradiction(cell) or str(study.failure(cell).get("error", ""))
-            if states[cell.id] in ("failed", "invalid"):
-                notes.append(f"{arm.name} seed {cell.seed} ({cell.id}): {why}")
-    return "\n".join([*lines, *notes])
+    columns = {
+        "done": [State.FINISHED],
+        "running": [State.RUNNING],
+        "failed": [State.FAILED],
+        "missing": [State.MISSING, State.UNFINISHED],
+        "invalid": [State.INVALID],
+    }
+    arms = read_status(open_study(path))
+    width = max(len(each.arm.name) for each in arms)
+    print(f"{'arm':{width}}  runs  " + "  ".join(f"{column:>7}" for column in columns))
+    for each in arms:
+        counts = [sum(each.counts[state] for state in states) for states in columns.values()]
+        numbers = "  ".join(f"{count or '-':>7}" for count in counts)
+        cells = f"{each.num_cells:4}  {numbers}"
+        if each.arm.is_waiting:
+            cells = "waiting for the tuning runs"
+        print(as_printable(f"{each.arm.name:{width}}  {cells}"))
+    for each in arms:
+        for problem in each.problems:
+            print(as_printable(problem))
 
 
 def commands(argv: Sequence[str]) -> None:
@@ -92,15 +90,12 @@ def commands(argv: Sequence[str]) -> None:
     parser.add_argument("study", type=Path, metavar="DIR/NAME")
     parser.add_argument("--slurm", action="store_true", help="as one sbatch array script")
     args = parser.parse_args(argv)
+
+    from softmax_gradient_tampering.studies.launch.cluster import missing_commands, slurm_script
+    from softmax_gradient_tampering.studies.results.study_folder import open_study
+
     study = open_study(args.study)
-    select_settings(study)
-    lines = []
-    for cell in study.plan.unique_cells():
-        if study.state(cell) not in ("missing", "failed"):
-            continue
-        prepare(study.cell_path(cell), study.plan.cell_config(cell))
-        command = train_command(study.cell_path(cell), study.plan.processes_per_run)
-        lines.append(shell_line(command))
+    lines = missing_commands(study)
     if not lines:
         print(f"sgt study commands: {study.path}: every run is done or being done", file=sys.stderr)
         return
@@ -110,21 +105,18 @@ def commands(argv: Sequence[str]) -> None:
         print(f"sgt study commands: {note}", file=sys.stderr)
 
 
-def slurm_script(name: str, lines: Sequence[str]) -> list[str]:
-    """The lines of an sbatch script whose array task k runs command k."""
-    return [
-        "#!/bin/bash",
-        f"#SBATCH --job-name={name}",
-        f"#SBATCH --array=1-{len(lines)}",
-        "# Add what your cluster asks for: --partition, --time, --gres=gpu:1, --cpus-per-task ...",
-        'case "$SLURM_ARRAY_TASK_ID" in',
-        *(f"{number}) exec {line} ;;" for number, line in enumerate(lines, 1)),
-        "esac",
-    ]
-
-
 def search(argv: Sequence[str]) -> None:
     """Look for a good alpha and learning rate."""
-    from softmax_gradient_tampering.studies.launch.search import main as run_search
+    from softmax_gradient_tampering.studies.plan.search_request import parse_search
 
-    run_search(argv)
+    request = parse_search(argv)
+
+    from softmax_gradient_tampering.studies.launch.search import run_search
+
+    found = run_search(request)
+    best = found["best"]
+    print(
+        f"Best of {len(found['trials'])}: alpha {best['alpha']:g}, lr {best['lr']:g}: "
+        f"{best['mean_top1']:.2f} % on the hold-out\nTrials: {request.path / 'search.json'}\n"
+        "The best of many is better by luck too; sgt study run compares it over seeds."
+    )

@@ -15,12 +15,9 @@ from softmax_gradient_tampering.studies.analysis.statistics import (
     sample_sd,
 )
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, compare, judge
-from softmax_gradient_tampering.studies.plan.recorded_plan import Arm
-from softmax_gradient_tampering.studies.results.collect import State, Study
+from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN, Arm, State
+from softmax_gradient_tampering.studies.results.collect import Study
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
-
-# Points of accuracy: smaller differences count as none unless the reader says otherwise.
-DEFAULT_MARGIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ def _arm_result(study: Study, arm: Arm) -> ArmResult:
         for seed, run in runs.items()
     }
     result = ArmResult(
-        arm, sum(cell.arm == arm.name for cell in study.cells), runs, values, spreads={}
+        arm, sum(record.cell.arm == arm.name for record in study.cells), runs, values, spreads={}
     )
     for key in measured_keys(values.values()):
         result.spreads[key] = spread(result.by_seed(key))
@@ -169,5 +166,5 @@ def _claims(result: ArmResult) -> bool:
 
 def count_states(study: Study) -> dict[State, int]:
     """How many cells are in each state, those of none left out."""
-    counts = {state: sum(cell.state is state for cell in study.cells) for state in State}
+    counts = {state: sum(record.state is state for record in study.cells) for state in State}
     return {state: count for state, count in counts.items() if count}

@@ -1,11 +1,12 @@
 """The tuned baseline's settings: the point of the grid that is best on the hold-out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.plan.plan import TUNING, Arm, Cell
+from softmax_gradient_tampering.studies.plan.plan import TUNING, Arm, State
+from softmax_gradient_tampering.studies.results.cell_record import CellRecord
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
 METRIC = "eval_top1 after the last epoch, on the held-out part of the training set"
@@ -30,36 +31,28 @@ def select_settings(study: StudyFolder, given_up: frozenset[str] = frozenset()) 
     waiting = [arm for arm in study.plan.arms if arm.is_waiting]
     is_made = False
     for arm in waiting:
-        cells = tuning_cells(study, arm)
-        states = {cell.id: study.state(cell) for cell in cells}
-        is_over = all(state == "done" or i in given_up for i, state in states.items())
-        if is_over:
-            study.rewrite(study.plan.with_selection(arm.name, _selection(study, arm)))
+        records = [study.read(cell) for cell in study.plan.cells_of(*arm.selected_from)]
+        if all(r.state is State.FINISHED or r.cell.id in given_up for r in records):
+            study.rewrite(study.plan.with_selection(arm.name, _selection(study, arm, records)))
             is_made = True
     return is_made
 
 
-def tuning_cells(study: StudyFolder, arm: Arm) -> list[Cell]:
-    """The cells that a tuned arm's settings are chosen from."""
-    names = arm.selected_from or ()
-    return [cell for cell in study.plan.cells if cell.arm in names]
-
-
-def _selection(study: StudyFolder, arm: Arm) -> dict[str, Any]:
+def _selection(study: StudyFolder, arm: Arm, records: Sequence[CellRecord]) -> dict[str, Any]:
     """metric, table and chosen: of the points that have all their runs, the best.
 
     Of two that are equally often right the one with the lower mean loss, then the first.
     """
     table, best, best_score = [], None, (-math.inf, -math.inf)
-    for name in arm.selected_from or ():
+    for name in arm.selected_from:
         point = _grid_point(study.plan.arm(name))
-        cells = [cell for cell in study.plan.cells if cell.arm == name]
-        finals = [study.result(cell)["final"] for cell in cells if study.state(cell) == "done"]
-        top1 = _mean([final["eval_top1"] for final in finals])
-        loss = _mean([final["eval_loss"] for final in finals])
-        table.append({"overrides": point, "mean_top1": top1, "mean_loss": loss, "n": len(finals)})
+        runs = [record.run for record in records if record.cell.arm == name]
+        finished = [run for run in runs if run is not None]
+        top1 = _mean([run.final("eval_top1") for run in finished])
+        loss = _mean([run.final("eval_loss") for run in finished])
+        table.append({"overrides": point, "mean_top1": top1, "mean_loss": loss, "n": len(finished)})
         score = (top1 or -math.inf, -math.inf if loss is None else -loss)
-        if finals and len(finals) == len(cells) and score > best_score:
+        if finished and len(finished) == len(runs) and score > best_score:
             best, best_score = point, score
     if best is None:
         raise UserError(

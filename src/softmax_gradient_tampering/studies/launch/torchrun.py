@@ -1,7 +1,6 @@
 """Runs of several processes each: one torchrun job a run."""
 
 import ctypes
-import shlex
 import signal
 import subprocess
 import sys
@@ -119,8 +118,3 @@ def _reason(log: Path, code: int) -> str:
     if errors:
         return errors[-1].removeprefix("sgt train: error: ")
     return f"it ended with exit code {code}; {log} says more"
-
-
-def shell_line(command: list[str]) -> str:
-    """A command as one line for a shell."""
-    return shlex.join(command)

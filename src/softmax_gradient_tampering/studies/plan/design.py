@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.plan.plan import TUNED, TUNING, Arm, Plan, with_cells
+from softmax_gradient_tampering.studies.plan.plan import TUNED, TUNING, Arm, Plan
 from softmax_gradient_tampering.terminal.parser import nearest
 from softmax_gradient_tampering.training.config.arguments import (
     FIELDS,
@@ -106,15 +106,14 @@ def make_plan(options: StudyOptions, settings: Mapping[str, Any]) -> Plan:
         raise UserError(f"{twice} is asked for twice; once is enough")
     plan = Plan(
         name=options.name,
-        command=list(options.command),
-        arms=arms,
-        seeds=list(options.seeds),
-        tuning_seeds=list(tuning_seeds) if TUNED in options.controls else [],
+        command=tuple(options.command),
+        arms=tuple(arms),
+        seeds=tuple(options.seeds),
+        tuning_seeds=tuple(tuning_seeds) if TUNED in options.controls else (),
         config=dict(settings),
         processes_per_run=options.processes_per_run,
-        cells=[],
     )
-    return with_cells(plan)
+    return plan.with_cells()
 
 
 def tampered_arm(alpha: float) -> Arm:
@@ -198,7 +197,7 @@ def _tuning_arms(options: StudyOptions, settings: Mapping[str, Any]) -> list[Arm
         TUNED,
         TUNED,
         overrides={"modify_softmax": 1.0},
-        selected_from=[arm.name for arm in arms],
+        selected_from=tuple(arm.name for arm in arms),
     )
     return [tuned, *arms]
 

@@ -1,19 +1,39 @@
 """The plan of a study: arms, seeds, and a cell for every one of their pairs."""
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
-from softmax_gradient_tampering.errors import UserError, first_line
-from softmax_gradient_tampering.studies.plan import recorded_plan
 from softmax_gradient_tampering.training.config.arguments import from_mapping, to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
 from softmax_gradient_tampering.training.records.run_files import run_hash
 
 TUNED, TUNING = "tuned", "tuning"
+KINDS = ("baseline", "tampered", "equivalent", TUNED, TUNING, "scheduled")
+# Points of accuracy: smaller differences count as none unless the reader says otherwise.
+DEFAULT_MARGIN = 0.5
+
+
+class State(StrEnum):
+    """What has become of a cell.
+
+    Finished: its result.json is there, and its files agree with each other and with the plan.
+    Running: it is not finished, and a process works on it.
+    Unfinished: it has begun, and no process is seen to work on it.
+    Failed: its last run ended with an error.
+    Missing: nothing of it is there.
+    Invalid: its files contradict each other or the plan; it is left out of every number.
+    """
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    UNFINISHED = "unfinished"
+    FAILED = "failed"
+    MISSING = "missing"
+    INVALID = "invalid"
 
 
 @dataclass(frozen=True)
@@ -26,11 +46,11 @@ class Arm:
             must coincide with the tampered one of its alpha), tuned (the baseline at its own
             best settings), tuning (a point of the grid, on a hold-out) or scheduled.
         alpha: of the tampering, or that an equivalent arm is equivalent to.
-        alpha_end: of a schedule.
+        alpha_end: of a schedule; None without one.
         alpha_schedule: constant, linear or cosine.
         overrides: flags that differ from the study's.
         selected_from: the tuning arms that the tuned arm's settings are chosen from.
-        selection: how they were chosen, once they are.
+        selection: how they were chosen, once they are: metric, table and chosen.
     """
 
     name: str
@@ -38,14 +58,23 @@ class Arm:
     alpha: float = 1.0
     alpha_end: float | None = None
     alpha_schedule: str = "constant"
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    selected_from: Sequence[str] | None = None
-    selection: Mapping[str, Any] | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    selected_from: tuple[str, ...] = ()
+    selection: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property
     def is_waiting(self) -> bool:
         """Whether the arm's settings are not yet chosen."""
-        return self.selected_from is not None and self.selection is None
+        return bool(self.selected_from) and self.selection is None
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor of the logits in softmax(alpha z): that of the end of the training."""
+        if self.kind == "tampered":
+            return self.alpha
+        if self.kind == "scheduled":
+            return self.alpha if self.alpha_end is None else self.alpha_end
+        return 1.0  # trained with the ordinary gradient
 
 
 @dataclass(frozen=True)
@@ -74,17 +103,28 @@ class Plan:
     """
 
     name: str
-    command: Sequence[str]
-    arms: Sequence[Arm]
-    seeds: Sequence[int]
-    tuning_seeds: Sequence[int]
-    config: Mapping[str, Any]
-    processes_per_run: int
-    cells: Sequence[Cell]
-    stages: Sequence[int] = ()
+    command: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...]
+    config: Mapping[str, Any] = field(hash=False)
+    processes_per_run: int = 1
+    cells: tuple[Cell, ...] = ()
+    stages: tuple[int, ...] = ()
 
     def arm(self, name: str) -> Arm:
+        """The arm of a name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    def cells_of(self, *names: str) -> list[Cell]:
+        """The cells of some arms, in the plan's order."""
+        return [cell for cell in self.cells if cell.arm in names]
+
+    def seeds_of(self, arm: Arm) -> tuple[int, ...]:
+        """The seeds that an arm is trained with; none while its settings are not chosen."""
+        if arm.is_waiting:
+            return ()
+        return self.tuning_seeds if arm.kind == TUNING else self.seeds
 
     def unique_cells(self) -> list[Cell]:
         """The cells without those whose configuration another one has too."""
@@ -93,111 +133,85 @@ class Plan:
             unique.setdefault(cell.id, cell)
         return list(unique.values())
 
+    def config_of(self, arm: Arm, seed: int) -> Config:
+        """The configuration of an arm's run at a seed, but for its folder.
+
+        Raises:
+            UserError: a setting is none of a run's, or has a wrong value.
+        """
+        return from_mapping({**self.config, **arm.overrides, "seed": seed}, f"arm {arm.name}")
+
     def cell_config(self, cell: Cell) -> Config:
         """The configuration of a cell's run, but for its folder."""
-        return arm_config(self.config, self.arm(cell.arm), cell.seed)
+        return self.config_of(self.arm(cell.arm), cell.seed)
+
+    def settings_of(self, cell: Cell) -> dict[str, Any]:
+        """What the args.yaml of a cell's run must say, as plain values."""
+        return {**self._arm_settings[cell.arm], "seed": cell.seed}
+
+    def hash_of(self, settings: Mapping[str, Any]) -> str:
+        """The hash of all that decides what a run of these settings computes."""
+        return run_hash({**settings, "processes_per_run": self.processes_per_run})
+
+    def with_cells(self) -> "Plan":
+        """The plan with the cells of all arms whose settings are known, the tuning ones first.
+
+        The tuning comes first because another arm waits for it; then all arms of a seed, so
+        that a study that is looked at early has pairs.
+        """
+        tuning = [arm for arm in self.arms if arm.kind == TUNING]
+        others = [arm for arm in self.arms if arm.kind != TUNING and not arm.is_waiting]
+        cells = (*self._make_cells(tuning), *self._make_cells(others))
+        return replace(self, cells=cells)
 
     def is_same_study(self, other: "Plan") -> bool:
         """Whether two plans ask for the same runs; selections and the command aside."""
-        return _asked(self) == _asked(other)
+        return self._request() == other._request()
 
     def with_seeds_of(self, other: "Plan") -> "Plan | None":
         """This plan with the further seeds of another one; None where that one is not the same.
 
         The tuning stays as it is: settings that are chosen are not chosen again.
         """
-        added = [seed for seed in other.seeds if seed not in self.seeds]
-        tunes_all = list(other.tuning_seeds) == list(other.seeds)
+        added = tuple(seed for seed in other.seeds if seed not in self.seeds)
+        tunes_all = other.tuning_seeds == other.seeds
         tuning_seeds = self.tuning_seeds if tunes_all else other.tuning_seeds
         same = replace(other, seeds=self.seeds, tuning_seeds=tuning_seeds)
         if not added or len(added) + len(self.seeds) > len(other.seeds):
             return None
         if not self.is_same_study(same):
             return None
-        seeds, stages = [*self.seeds, *added], [*self.stages, len(self.seeds)]
-        return with_cells(replace(self, seeds=seeds, stages=stages, command=other.command))
+        seeds, stages = (*self.seeds, *added), (*self.stages, len(self.seeds))
+        return replace(self, seeds=seeds, stages=stages, command=other.command).with_cells()
 
     def with_selection(self, name: str, selection: Mapping[str, Any]) -> "Plan":
         """The plan with the settings of a tuned arm chosen, and its cells added."""
         overrides = {**self.arm(name).overrides, **selection["chosen"]}
-        arms = [
-            replace(arm, overrides=overrides, selection=selection) if arm.name == name else arm
+        tuned = replace(self.arm(name), overrides=overrides, selection=selection)
+        plan = replace(self, arms=tuple(tuned if arm.name == name else arm for arm in self.arms))
+        return replace(plan, cells=(*plan.cells, *plan._make_cells([tuned])))
+
+    @cached_property
+    def _arm_settings(self) -> dict[str, dict[str, Any]]:
+        """The settings of every arm, but for the seed."""
+        return {
+            arm.name: to_mapping(self.config_of(arm, 0), leave_out=NOT_RECORDED)
             for arm in self.arms
-        ]
-        plan = replace(self, arms=arms)
-        return replace(plan, cells=[*self.cells, *_cells(plan, [plan.arm(name)], self.seeds)])
+        }
 
+    def _make_cells(self, arms: Sequence[Arm]) -> Iterator[Cell]:
+        """The cells of arms that have the same seeds."""
+        seeds = self.seeds_of(arms[0]) if arms else ()
+        for seed, arm in itertools.product(seeds, arms):
+            cell = Cell("", arm.name, seed)
+            yield replace(cell, id=self.hash_of(self.settings_of(cell)))
 
-def arm_config(config: Mapping[str, Any], arm: Arm, seed: int) -> Config:
-    """The study's settings with an arm's in the place of their own, at a seed."""
-    return from_mapping({**config, **arm.overrides, "seed": seed}, f"arm {arm.name}")
-
-
-def cell_id(config: Config, processes_per_run: int) -> str:
-    """The hash of all that decides what a run computes."""
-    args = to_mapping(config, leave_out=NOT_RECORDED)
-    return run_hash(args | {"processes_per_run": processes_per_run})
-
-
-def with_cells(plan: Plan) -> Plan:
-    """The plan with the cells of all arms whose settings are known, the tuning ones first.
-
-    The tuning comes first because another arm waits for it; then all arms of a seed, so that
-    a study that is looked at early has pairs.
-    """
-    tuning = [arm for arm in plan.arms if arm.kind == TUNING]
-    others = [arm for arm in plan.arms if arm.kind != TUNING and not arm.is_waiting]
-    cells = [*_cells(plan, tuning, plan.tuning_seeds), *_cells(plan, others, plan.seeds)]
-    return replace(plan, cells=cells)
-
-
-def _cells(plan: Plan, arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[Cell]:
-    for seed, arm in itertools.product(seeds, arms):
-        config = arm_config(plan.config, arm, seed)
-        yield Cell(cell_id(config, plan.processes_per_run), arm.name, seed)
-
-
-def to_json(plan: Plan) -> str:
-    """plan.json; `selection` stands only in a tuned arm that has one, `stages` where there are."""
-    arms = []
-    for arm in plan.arms:
-        entry = asdict(arm)
-        if entry["selection"] is None:
-            del entry["selection"]
-        arms.append(entry)
-    content = {"format": recorded_plan.FORMAT, **asdict(plan), "arms": arms}
-    if not plan.stages:
-        del content["stages"]
-    return json.dumps(content, indent=1) + "\n"
-
-
-def read_plan(path: Path) -> Plan:
-    """Read plan.json.
-
-    Raises:
-        UserError: it cannot be read, or is not what this version writes.
-    """
-    recorded_plan.read_plan(path)  # every value checked: an id names a folder
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        del content["format"]
-        arms = [Arm(**entry) for entry in content.pop("arms")]
-        cells = [Cell(**entry) for entry in content.pop("cells")]
-        return Plan(arms=arms, cells=cells, **content)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"{path}: not a study's plan ({first_line(error)})") from error
-
-
-def _asked(plan: Plan) -> Any:
-    arms = [asdict(arm) for arm in plan.arms]
-    for arm in arms:
-        if arm["selected_from"] is not None:  # what a selection adds was not asked for
-            arm["overrides"] = arm["selection"] = None
-    config = from_mapping(plan.config, plan.name)
-    everything = {
-        "arms": arms,
-        "seeds": list(plan.seeds),
-        "tuning_seeds": list(plan.tuning_seeds),
-        "run": cell_id(config, plan.processes_per_run),
-    }
-    return json.loads(json.dumps(everything))
+    def _request(self) -> tuple[object, ...]:
+        """What was asked for: the plan without its selection, the command and the cells."""
+        arms = tuple(
+            replace(arm, overrides={}, selection=None) if arm.selected_from else arm
+            for arm in self.arms
+        )
+        config = from_mapping(self.config, self.name)
+        shared = self.hash_of(to_mapping(config, leave_out=NOT_RECORDED))
+        return arms, self.seeds, self.tuning_seeds, shared

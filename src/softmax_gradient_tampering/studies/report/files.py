@@ -110,14 +110,14 @@ def run_table(results: Results) -> Table:
     empty = {measurement.key: math.nan for measurement in MEASUREMENTS}
     return [
         {
-            "cell": cell.id,
-            "arm": cell.arm,
-            "seed": cell.seed,
-            "state": cell.state,
-            "reason": cell.reason,
-            **values.get((cell.arm, cell.seed), empty),
+            "cell": record.cell.id,
+            "arm": record.cell.arm,
+            "seed": record.cell.seed,
+            "state": record.state,
+            "reason": record.reason,
+            **values.get((record.cell.arm, record.cell.seed), empty),
         }
-        for cell in results.study.cells
+        for record in results.study.cells
     ]
 
 

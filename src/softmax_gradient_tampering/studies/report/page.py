@@ -152,7 +152,7 @@ def _opening(results: Results) -> Markup:
         element("p", verdict_sentence(results), id="verdict"),
     ]
     if study.kind == "study":
-        seeds = len({cell.seed for cell in study.cells})
+        seeds = len({record.cell.seed for record in study.cells})
         arms = len(results.arms)
         facts = f"{plural(arms, 'arm')}, {plural(seeds, 'seed')}. {completeness_sentence(study)}"
         parts.append(element("p", facts, class_="facts"))

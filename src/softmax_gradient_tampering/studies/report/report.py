@@ -5,7 +5,8 @@ from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.studies.analysis.comparison import DEFAULT_MARGIN, compare_arms
+from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
+from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN
 from softmax_gradient_tampering.studies.report.files import write_tables
 from softmax_gradient_tampering.studies.report.page import NUM_FIGURES, build_page
 from softmax_gradient_tampering.studies.report.wording import verdict_sentence

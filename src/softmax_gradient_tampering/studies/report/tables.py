@@ -8,9 +8,9 @@ from typing import Any
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY, BY_KEY, Measurement
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison
+from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.report.markup import Markup, element, join
 from softmax_gradient_tampering.studies.report.wording import number, p_value
-from softmax_gradient_tampering.studies.results.collect import State
 from softmax_gradient_tampering.studies.results.recorded_run import as_number
 from softmax_gradient_tampering.training.records.run_files import NOT_HASHED
 
@@ -195,15 +195,21 @@ def measurement_table(results: Results) -> Markup:
 
 def cell_table(results: Results) -> Markup | None:
     """The cells that are not finished; None if all are."""
-    cells = [cell for cell in results.study.cells if cell.state is not State.FINISHED]
-    if not cells:
+    records = [each for each in results.study.cells if each.state is not State.FINISHED]
+    if not records:
         return None
     rows = [
-        row(cell.arm, _numeric(cell.seed), cell.state, element("code", cell.id), cell.reason or "–")
-        for cell in cells[:MAX_CELL_ROWS]
+        row(
+            each.cell.arm,
+            _numeric(each.cell.seed),
+            each.state,
+            element("code", each.cell.id),
+            each.reason or "–",
+        )
+        for each in records[:MAX_CELL_ROWS]
     ]
-    more = f" {len(cells) - MAX_CELL_ROWS} more are in the CSV file of the runs." * (
-        len(cells) > MAX_CELL_ROWS
+    more = f" {len(records) - MAX_CELL_ROWS} more are in the CSV file of the runs." * (
+        len(records) > MAX_CELL_ROWS
     )
     caption = f"Cells that are not finished, and are in no number of this report.{more}"
     return table(["arm", "seed", "state", "folder", "reason"], rows, caption, "cells")
@@ -232,7 +238,7 @@ def configuration_table(results: Results) -> Markup | None:
 
 def environment_table(results: Results) -> Markup | None:
     """Where the runs were trained; None if it is not recorded."""
-    environments = [cell.run.environment for cell in results.study.cells if cell.run is not None]
+    environments = [each.run.environment for each in results.study.cells if each.run is not None]
     flat = [_flat(environment) for environment in environments if environment]
     names = list(dict.fromkeys(name for environment in flat for name in environment))
     rows = [

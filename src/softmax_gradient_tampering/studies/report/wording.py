@@ -7,7 +7,8 @@ from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Re
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.analysis.statistics import LEVEL
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
-from softmax_gradient_tampering.studies.results.collect import State, Study
+from softmax_gradient_tampering.studies.plan.plan import State
+from softmax_gradient_tampering.studies.results.collect import Study
 
 MINUS = "\u2212"
 

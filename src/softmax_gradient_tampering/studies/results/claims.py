@@ -54,7 +54,8 @@ def release(lock: Path) -> None:
 def is_held(lock: Path) -> bool:
     """Whether a process is at work under the lock."""
     try:
-        age = _now(lock) - lock.stat().st_mtime
+        made = lock.stat().st_mtime
+        age = _now(lock) - made
         owner = json.loads(lock.read_text() or "{}")
     except FileNotFoundError:
         return False

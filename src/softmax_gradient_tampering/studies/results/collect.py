@@ -1,58 +1,28 @@
 """A study, a run folder or a summary.csv, read into one form."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.plan.recorded_plan import Arm, Plan, PlannedCell, read_plan
-from softmax_gradient_tampering.studies.results.predictions import Agreement, agreement
+from softmax_gradient_tampering.studies.plan.plan import Arm, Cell, Plan, State
+from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME
+from softmax_gradient_tampering.studies.results.cell_record import CellRecord, read_cell
+from softmax_gradient_tampering.studies.results.prediction_summary import (
+    Agreement,
+    agreement,
+    summarise,
+)
 from softmax_gradient_tampering.studies.results.recorded_run import (
     RecordedRun,
     as_number,
-    differing_setting,
-    read_curves,
     read_run,
+    read_summary_alone,
 )
+from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, open_study
 
 AfterCell = Callable[[int, int], None]
-
-
-class State(StrEnum):
-    """Where a cell is.
-
-    Invalid: its files contradict each other or the plan; it is left out of every number.
-    Unfinished: it has begun, and is running or was stopped.
-    """
-
-    FINISHED = "finished"
-    UNFINISHED = "unfinished"
-    FAILED = "failed"
-    MISSING = "missing"
-    INVALID = "invalid"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a study and what became of it.
-
-    Attributes:
-        id: the name of its folder.
-        arm, seed: of the plan.
-        state: where it is.
-        reason: why, where it failed or is invalid; one line.
-        run: what it left behind, where it is finished.
-    """
-
-    id: str
-    arm: str
-    seed: int
-    state: State
-    reason: str = ""
-    run: RecordedRun | None = None
 
 
 @dataclass(frozen=True)
@@ -75,16 +45,16 @@ class Study:
     name: str
     command: tuple[str, ...]
     arms: tuple[Arm, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[CellRecord, ...]
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def finished(self, arm: Arm) -> dict[int, RecordedRun]:
         """An arm's finished runs by seed."""
         return {
-            cell.seed: cell.run
-            for cell in self.cells
-            if cell.arm == arm.name and cell.run is not None
+            record.cell.seed: record.run
+            for record in self.cells
+            if record.cell.arm == arm.name and record.run is not None
         }
 
     def first(self, kind: str) -> Arm | None:
@@ -106,8 +76,8 @@ def collect(path: Path, after_cell: AfterCell | None = None) -> Study:
         return _collect_summary(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder; give a study, a run or a summary.csv")
-    if (path / "plan.json").exists():
-        return _collect_study(path, read_plan(path / "plan.json"), after_cell)
+    if (path / FILE_NAME).exists():
+        return _collect_study(open_study(path), after_cell)
     if (path / "summary.csv").exists():
         return _collect_run(path)
     raise UserError(
@@ -117,20 +87,22 @@ def collect(path: Path, after_cell: AfterCell | None = None) -> Study:
 
 def _collect_summary(path: Path) -> Study:
     try:
-        curves = read_curves(path)
+        run = read_summary_alone(path)
     except ValueError as error:
         raise UserError(f"{path} is no summary of a run: {error}") from error
     name = path.resolve().parent.name or path.stem
-    return _single(RecordedRun(path, curves), "summary", name)
+    return _single(run, "summary", name)
 
 
 def _collect_run(folder: Path) -> Study:
     try:
-        run = read_run(folder)
+        run, predictions = read_run(folder)
     except ValueError as error:
         raise UserError(
             f"{folder}: not a whole run folder: {error}; its summary.csv can be reported alone"
         ) from error
+    if predictions is not None:
+        run = replace(run, predictions=summarise(predictions, run.alpha))
     return _single(run, "run", folder.resolve().name)
 
 
@@ -141,100 +113,118 @@ def _single(run: RecordedRun, kind: str, name: str) -> Study:
     seed = as_number(run.args.get("seed"))
     is_finished = bool(run.result) or kind == "summary"
     state = State.FINISHED if is_finished else State.UNFINISHED
-    cell = Cell(name, arm.name, int(seed) if seed == seed else 0, state, "", run)
+    cell = Cell(name, arm.name, int(seed) if seed == seed else 0)
     words = run.environment.get("command")
     command = tuple(str(word) for word in words) if isinstance(words, list) else ()
-    return Study(run.path, kind, name, command, (arm,), (cell,))
+    return Study(run.path, kind, name, command, (arm,), (CellRecord(cell, state, run=run),))
 
 
-def _collect_study(folder: Path, plan: Plan, after_cell: AfterCell | None) -> Study:
-    arms = {arm.name: arm for arm in plan.arms}
-    cells = []
-    for number, planned in enumerate(plan.cells, start=1):
-        cells.append(_read_cell(folder / "cells" / planned.id, planned, arms[planned.arm], plan))
+def _collect_study(folder: StudyFolder, after_cell: AfterCell | None) -> Study:
+    plan, notes = folder.plan, [*_notes(folder)]
+    records: dict[Cell, CellRecord] = {}
+    found: dict[Cell, Agreement] = {}
+    for number, record in enumerate(_read_cells(folder, found, notes), start=1):
+        records[record.cell] = record
         if after_cell is not None:
             after_cell(number, len(plan.cells))
-    study = Study(folder, "study", plan.name, plan.command, plan.arms, tuple(cells))
-    notes: list[str] = []
+    agreements = {
+        arm.name: {cell.seed: found[cell] for cell in plan.cells_of(arm.name) if cell in found}
+        for arm in plan.arms
+        if arm.kind == "equivalent"
+    }
+    cells = tuple(records[cell] for cell in plan.cells)
+    return Study(
+        folder.path, "study", plan.name, plan.command, plan.arms, cells, agreements, tuple(notes)
+    )
+
+
+def _notes(folder: StudyFolder) -> Iterator[str]:
+    """What a reader should know of a study besides its numbers."""
+    plan = folder.plan
     if plan.stages:
         before = " and ".join(map(str, plan.stages))
-        notes.append(
+        yield (
             f"Seeds were added to this study after its first {before}. "
             "If that was done because of what those showed, the p values and intervals promise "
             "more than they hold: they take the number of seeds to be fixed beforehand"
         )
-    strays = _folders(folder / "cells") - {planned.id for planned in plan.cells}
+    strays = _folders(folder.cells_path) - {cell.id for cell in plan.cells}
     if strays:
-        notes.append(
+        yield (
             f"{len(strays)} folder{'s' if len(strays) > 1 else ''} in cells/ that the plan does "
             f"not name, passed over: {', '.join(sorted(strays)[:5])}"
         )
-    agreements = {
-        arm.name: dict(_agree(study, arm, notes)) for arm in plan.arms if arm.kind == "equivalent"
+
+
+def _read_cells(
+    folder: StudyFolder, agreements: dict[Cell, Agreement], notes: list[str]
+) -> Iterator[CellRecord]:
+    """Read the cells of a study, seed by seed.
+
+    An equivalent arm's cell comes right after that of the arm that it must follow: they are
+    compared, and no other predictions are in memory.
+
+    Args:
+        folder: of the study.
+        agreements: filled in with how nearly the equivalent cells follow.
+        notes: added to where two of them cannot be compared.
+    """
+    plan, followed = folder.plan, _followed_arms(folder.plan)
+    place = {arm.name: number for number, arm in enumerate(plan.arms)}
+    by_seed: dict[int, list[Cell]] = {}
+    for cell in plan.cells:
+        by_seed.setdefault(cell.seed, []).append(cell)
+    for cells in by_seed.values():
+        done: dict[str, CellRecord] = {}  # equal configurations share a folder
+        last: CellRecord | None = None
+        cells.sort(key=lambda cell: (place[followed.get(cell.arm, cell.arm)], cell.arm in followed))
+        for cell in cells:
+            if cell.id not in done:
+                record = read_cell(folder.cell_path(cell), cell, plan.settings_of(cell))
+                if cell.arm not in followed:
+                    last = record
+                elif last is not None and last.cell.arm == followed[cell.arm]:
+                    _compare(last, record, plan.arm(cell.arm).alpha, agreements, notes)
+                done[cell.id] = _measured(record, plan.arm(cell.arm))
+            yield replace(done[cell.id], cell=cell)
+
+
+def _followed_arms(plan: Plan) -> dict[str, str]:
+    """Of every equivalent arm's name, that of the tampered arm of its alpha."""
+    tampered = {arm.alpha: arm.name for arm in reversed(plan.arms) if arm.kind == "tampered"}
+    return {
+        arm.name: tampered[arm.alpha]
+        for arm in plan.arms
+        if arm.kind == "equivalent" and arm.alpha in tampered
     }
-    return replace(study, agreements=agreements, notes=tuple(notes))
 
 
-def _read_cell(folder: Path, planned: PlannedCell, arm: Arm, plan: Plan) -> Cell:
-    def cell(state: State, reason: str = "", run: RecordedRun | None = None) -> Cell:
-        return Cell(planned.id, planned.arm, planned.seed, state, reason, run)
-
-    if (folder / "result.json").exists():
-        try:
-            run = read_run(folder, arm.logit_scale)
-            _check_is_of_plan(run, planned, arm, plan)
-        except ValueError as error:
-            return cell(State.INVALID, str(error))
-        return cell(State.FINISHED, run=run)
-    if (folder / "failure.json").exists():
-        return cell(State.FAILED, _failure(folder / "failure.json"))
-    has_begun = (folder / "args.yaml").exists() or (folder / "summary.csv").exists()
-    return cell(State.UNFINISHED if has_begun else State.MISSING)
-
-
-def _check_is_of_plan(run: RecordedRun, planned: PlannedCell, arm: Arm, plan: Plan) -> None:
-    """Whether a run is the one that the plan has in its place."""
-    if plan.config is not None:
-        difference = differing_setting(run.args, {**plan.config, **arm.overrides})
-        if difference is not None:
-            raise ValueError(difference)
-    if run.args.get("seed") != planned.seed:
-        raise ValueError(f"args.yaml has seed {run.args.get('seed')}, the plan {planned.seed}")
-    if arm.kind == "equivalent":  # its alpha is the one that it must follow
+def _compare(
+    tampered: CellRecord,
+    equivalent: CellRecord,
+    alpha: float,
+    agreements: dict[Cell, Agreement],
+    notes: list[str],
+) -> None:
+    """Note how nearly an equivalent run follows the tampered one of its seed."""
+    if tampered.predictions is None or equivalent.predictions is None:
         return
-    if run.alpha != (arm.alpha or 1.0):
-        raise ValueError(f"args.yaml has alpha {run.alpha:g}, the plan {arm.alpha:g}")
-
-
-def _failure(path: Path) -> str:
-    """A failure.json as one line."""
+    cell = equivalent.cell
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-        lines = str(loaded["error"]).splitlines() or ["no reason recorded"]
-        attempts = int(loaded.get("attempts", 1))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return "failure.json cannot be read"
-    return f"{lines[0]} ({attempts} attempt{'s' if attempts != 1 else ''})"
+        agreements[cell] = agreement(tampered.predictions, equivalent.predictions, alpha)
+    except ValueError as error:
+        notes.append(f"{cell.arm} and {tampered.cell.arm}, seed {cell.seed}: {error}")
 
 
-def _agree(study: Study, arm: Arm, notes: list[str]) -> Iterator[tuple[int, Agreement]]:
-    """An equivalent arm's runs against the tampered arm of its alpha, seed by seed."""
-    followed = next(
-        (other for other in study.arms if other.kind == "tampered" and other.alpha == arm.alpha),
-        None,
-    )
-    if followed is None:
-        return
-    tampered = study.finished(followed)
-    for seed, run in study.finished(arm).items():
-        other = tampered.get(seed)
-        if other is None or other.predictions is None or run.predictions is None:
-            continue
-        paths = (other.path / "predictions.npz", run.path / "predictions.npz")
-        try:
-            yield seed, agreement(*paths, arm.alpha)
-        except ValueError as error:
-            notes.append(f"{arm.name} and {followed.name}, seed {seed}: {error}")
+def _measured(record: CellRecord, arm: Arm) -> CellRecord:
+    """A record as a report shows it: its predictions measured, a failure with its attempts."""
+    if record.run is not None and record.predictions is not None:
+        summary = summarise(record.predictions, arm.logit_scale)
+        return replace(record, run=replace(record.run, predictions=summary), predictions=None)
+    if record.attempts:
+        times = f"{record.attempts} attempt{'s' if record.attempts != 1 else ''}"
+        return replace(record, reason=f"{record.reason} ({times})")
+    return record
 
 
 def _folders(path: Path) -> set[str]:
@@ -247,6 +237,6 @@ def _folders(path: Path) -> set[str]:
 def _inside(path: Path) -> str:
     """Where a study or run is one folder deeper."""
     for name in sorted(_folders(path)):
-        if any((path / name / file).exists() for file in ("plan.json", "summary.csv")):
+        if any((path / name / file).exists() for file in (FILE_NAME, "summary.csv")):
             return f"; did you mean {path / name}?"
     return ""

@@ -6,16 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.files.yaml_files import read_args
-from softmax_gradient_tampering.studies.plan.plan import Cell, Plan, read_plan, to_json
+from softmax_gradient_tampering.studies.plan.plan import Cell, Plan, State
+from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME, read_plan, to_json
 from softmax_gradient_tampering.studies.results import claims
-from softmax_gradient_tampering.studies.results.recorded_run import check_run, differing_setting
-from softmax_gradient_tampering.training.config.arguments import to_mapping
-from softmax_gradient_tampering.training.config.fields import NOT_RECORDED
-
-STATES = ("done", "running", "failed", "missing", "invalid")
+from softmax_gradient_tampering.studies.results.cell_record import (
+    FAILURE_NAME,
+    CellRecord,
+    read_cell,
+    read_failure,
+)
 
 
 class StudyFolder:
@@ -40,71 +41,43 @@ class StudyFolder:
     def lock_path(self, cell: Cell) -> Path:
         return self.cells_path / f"{cell.id}.lock"
 
-    def state(self, cell: Cell) -> str:
-        """done, running, failed, missing or invalid."""
-        if self.contradiction(cell) is not None:
-            return "invalid"
-        if (self.cell_path(cell) / "result.json").exists():
-            return "done"
-        if claims.is_held(self.lock_path(cell)):
-            return "running"
-        return "failed" if self.failure(cell) else "missing"
+    def read(self, cell: Cell) -> CellRecord:
+        """What has become of a cell; each of its files is read once."""
+        record = read_cell(self.cell_path(cell), cell, self.plan.settings_of(cell))
+        may_run = record.state in (State.FAILED, State.UNFINISHED, State.MISSING)
+        if may_run and claims.is_held(self.lock_path(cell)):
+            return CellRecord(cell, State.RUNNING)
+        return record
 
-    def result(self, cell: Cell) -> dict[str, Any]:
-        """result.json of a finished cell."""
-        result: dict[str, Any] = _read_json(self.cell_path(cell) / "result.json")
-        return result
-
-    def failure(self, cell: Cell) -> dict[str, Any]:
-        """failure.json of a cell that failed; empty without one."""
-        path = self.cell_path(cell) / "failure.json"
-        if not path.exists():
-            return {}
-        try:
-            failure = _read_json(path)
-            return {**failure, "attempts": int(failure.get("attempts", 0))}
-        except (ValueError, TypeError, AttributeError):
-            return {"attempts": 0, "error": "failure.json cannot be read"}
+    def attempts(self, cell: Cell) -> int:
+        """How often a run has failed."""
+        failure = read_failure(self.cell_path(cell))
+        return 0 if failure is None else failure.attempts
 
     def record_failure(self, cell: Cell, error: str, traceback: str = "") -> None:
         """Write failure.json, one attempt more than it held."""
         path = self.cell_path(cell)
         failure = {
-            "attempts": self.failure(cell).get("attempts", 0) + 1,
+            "attempts": self.attempts(cell) + 1,
             "error": error,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         if traceback:
             failure["traceback"] = traceback
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / "failure.json", json.dumps(failure, indent=1) + "\n")
+        write_text(path / FAILURE_NAME, json.dumps(failure, indent=1) + "\n")
 
     def forget_failure(self, cell: Cell) -> None:
-        """Remove failure.json of a cell that is done after all."""
-        (self.cell_path(cell) / "failure.json").unlink(missing_ok=True)
-
-    def contradiction(self, cell: Cell) -> str | None:
-        """What in a cell's files is not as the plan says, in a sentence, or None."""
-        folder = self.cell_path(cell)
-        path = folder / "args.yaml"
-        if not path.exists():
-            return "result.json without args.yaml" if _is_finished(folder) else None
-        try:
-            planned = to_mapping(self.plan.cell_config(cell), leave_out=NOT_RECORDED)
-            found = differing_setting(read_args(path), planned)
-            if not found and _is_finished(folder):
-                check_run(folder)
-        except (OSError, ValueError) as error:
-            return f"{first_line(error)}"
-        return found
+        """Remove failure.json of a cell that is finished after all."""
+        (self.cell_path(cell) / FAILURE_NAME).unlink(missing_ok=True)
 
     def reload(self) -> None:
         """Read plan.json again: another process may have chosen the tuned settings."""
-        self.plan = read_plan(self.path / "plan.json")
+        self.plan = read_plan(self.path / FILE_NAME)
 
     def rewrite(self, plan: Plan) -> None:
         """Write plan.json anew, a selection made."""
-        write_text(self.path / "plan.json", to_json(plan))
+        write_text(self.path / FILE_NAME, to_json(plan))
         self.plan = plan
 
 
@@ -114,7 +87,7 @@ def create_study(path: Path, plan: Plan) -> StudyFolder:
     Raises:
         UserError: the folder holds another study, or something else.
     """
-    existing = path / "plan.json"
+    existing = path / FILE_NAME
     if not existing.exists():
         if path.is_dir() and any(path.iterdir()):
             raise UserError(f"{path}: holds files, and no study; choose another --name")
@@ -142,9 +115,9 @@ def open_study(path: Path) -> StudyFolder:
     Raises:
         UserError: there is none.
     """
-    if not (path / "plan.json").exists():
+    if not (path / FILE_NAME).exists():
         raise UserError(f"{path}: no study there; it would hold a plan.json")
-    return StudyFolder(path, read_plan(path / "plan.json"))
+    return StudyFolder(path, read_plan(path / FILE_NAME))
 
 
 def difference(there: Plan, here: Plan) -> str:
@@ -177,14 +150,3 @@ def _write_once(path: Path, text: str) -> None:
         if not path.exists():
             temporary.replace(path)
     temporary.unlink(missing_ok=True)
-
-
-def _is_finished(folder: Path) -> bool:
-    return (folder / "result.json").exists()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name} cannot be read ({first_line(error)})") from error

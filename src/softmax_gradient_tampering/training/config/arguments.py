@@ -180,7 +180,7 @@ def _element(kind: type, value: Any, where: str) -> Any:
     if kind is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     elif type(value) is kind:
         return value

@@ -15,19 +15,23 @@ import numpy as np
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.launch.launch import LaunchOptions, check_arms, open_runner
+from softmax_gradient_tampering.studies.launch.runner import RunnerOptions, check_arms, open_runner
 from softmax_gradient_tampering.studies.launch.torchrun import train_command
-from softmax_gradient_tampering.studies.plan.plan import read_plan
+from softmax_gradient_tampering.studies.plan.plan_file import read_plan
 from softmax_gradient_tampering.studies.results import claims
-from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, open_study
+from softmax_gradient_tampering.studies.results.study_folder import open_study
 from softmax_gradient_tampering.training.records.run_files import read_summary
-from tests.studies.studies import TRAINING, InProcess, launch, plan_of, study_of
+from tests.studies.studies import (
+    TRAINING,
+    InProcess,
+    launch,
+    plan_of,
+    result_of,
+    states,
+    study_of,
+)
 
 WORDS = ("--alphas", "1", "0.5", "--seeds", "2")
-
-
-def states(study: StudyFolder) -> list[str]:
-    return [study.state(cell) for cell in study.plan.cells]
 
 
 def test_every_cell_is_trained_once_and_again_only_what_is_missing() -> None:
@@ -37,7 +41,7 @@ def test_every_cell_is_trained_once_and_again_only_what_is_missing() -> None:
     work = launch(study, runner)
     assert runner.started == [cell.id for cell in study.plan.cells]
     assert work.done == set(runner.started)
-    assert states(study) == ["done"] * 4
+    assert states(study) == ["finished"] * 4
     assert list(study.cells_path.glob("*.lock")) == []
     for cell in study.plan.cells:
         files = {path.name for path in study.cell_path(cell).iterdir()}
@@ -48,9 +52,9 @@ def test_every_cell_is_trained_once_and_again_only_what_is_missing() -> None:
     again = InProcess()
     launch(study, again)
     assert again.started == [cell.id for cell in study.plan.cells[1:3]]
-    assert states(study) == ["done"] * 4
+    assert states(study) == ["finished"] * 4
     # The third had its checkpoint still: it went on from there.
-    assert study.result(study.plan.cells[2])["resumes"] == 1
+    assert result_of(study, study.plan.cells[2])["resumes"] == 1
 
     larger, further = study_of("--alphas", "1", "0.5", "--seeds", "3"), InProcess()
     launch(larger, further)
@@ -75,17 +79,17 @@ def test_a_failed_cell_is_retried_once_and_the_others_go_on() -> None:
     runner = InProcess({once.id: 1, always.id: 9})
     work = launch(study, runner)
     assert runner.started.count(once.id) == runner.started.count(always.id) == 2
-    assert study.state(once) == "done"
+    assert study.read(once).state == "finished"
     assert not (study.cell_path(once) / "failure.json").exists()
     assert work.given_up == {always.id: "the disk is full"}
     failure = json.loads((study.cell_path(always) / "failure.json").read_text())
     assert (failure["attempts"], failure["error"]) == (2, "the disk is full")
-    assert states(study) == ["done", "failed", "done", "done"]
+    assert states(study) == ["finished", "failed", "finished", "finished"]
     # A later command tries it once more.
     later = InProcess()
     launch(study, later)
     assert later.started == [always.id]
-    assert states(study) == ["done"] * 4
+    assert states(study) == ["finished"] * 4
 
 
 def test_a_cell_whose_files_were_edited_is_neither_counted_nor_overwritten() -> None:
@@ -97,7 +101,7 @@ def test_a_cell_whose_files_were_edited_is_neither_counted_nor_overwritten() -> 
     text = (summary / "summary.csv").read_text()
     (summary / "summary.csv").write_text(text.replace(text.splitlines()[1], "1" + "," * 17))
     (foreign / "result.json").write_text("{")
-    assert states(study) == ["invalid", "invalid", "invalid", "done"]
+    assert states(study) == ["invalid", "invalid", "invalid", "finished"]
     before = {path: path.read_bytes() for path in study.path.rglob("*") if path.is_file()}
     runner = InProcess()
     work = launch(study, runner)
@@ -122,8 +126,8 @@ def test_a_finished_cell_of_other_predictions_or_rows_is_invalid() -> None:
     head, first, *rest = (edited / "summary.csv").read_text().splitlines(keepends=True)
     values = first.split(",")
     (edited / "summary.csv").write_text("".join([head, ",".join(["1", "0.1", *values[2:]]), *rest]))
-    assert states(study) == ["invalid", "invalid", "invalid", "done"]
-    reasons = [study.contradiction(cell) or "" for cell in study.plan.cells]
+    assert states(study) == ["invalid", "invalid", "invalid", "finished"]
+    reasons = [study.read(cell).reason for cell in study.plan.cells]
     assert reasons[0].startswith("predictions.npz cannot be read")
     assert reasons[1].startswith("predictions.npz is right in ")
     assert reasons[2] == "summary.csv is not the one that result.json was written with"
@@ -135,10 +139,11 @@ def test_a_failure_file_that_cannot_be_read_counts_no_attempts() -> None:
     for text in ("garbage", "[]", '{"attempts": "many"}'):
         study.cell_path(cell).mkdir(parents=True, exist_ok=True)
         (study.cell_path(cell) / "failure.json").write_text(text)
-        assert study.failure(cell) == {"attempts": 0, "error": "failure.json cannot be read"}
-        assert states(study) == ["failed"]
+        record = study.read(cell)
+        assert (record.state, record.reason) == ("failed", "failure.json cannot be read")
+        assert study.attempts(cell) == 0
     launch(study)
-    assert states(study) == ["done"]
+    assert states(study) == ["finished"]
 
 
 TUNED = (
@@ -157,7 +162,7 @@ def test_the_tuned_arm_takes_the_settings_that_are_best_on_the_hold_out() -> Non
     assert tuned.selection["chosen"] == {"lr": 0.05}
     for entry, name in zip(tuned.selection["table"], tuned.selected_from or (), strict=True):
         cells = [cell for cell in plan.cells if cell.arm == name]
-        tops = [study.result(cell)["final"]["eval_top1"] for cell in cells]
+        tops = [result_of(study, cell)["final"]["eval_top1"] for cell in cells]
         assert entry["n"] == 2
         assert entry["mean_top1"] == pytest.approx(sum(tops) / 2)
     cells = [cell for cell in plan.cells if cell.arm == "tuned"]
@@ -196,12 +201,12 @@ def test_a_cell_claimed_by_another_process_is_left_to_it() -> None:
     study = study_of(*WORDS)
     theirs = study.plan.cells[0]
     assert claims.claim(study.lock_path(theirs))
-    assert study.state(theirs) == "running"
+    assert study.read(theirs).state == "running"
     runner = InProcess()
     thread = threading.Thread(target=lambda: launch(study, runner))
     thread.start()
     other = open_study(study.path)
-    while [other.state(cell) for cell in study.plan.cells].count("done") < 3:
+    while states(other).count("finished") < 3:
         time.sleep(0.01)
     assert thread.is_alive()
     assert theirs.id not in runner.started
@@ -286,7 +291,7 @@ def test_an_arm_that_cannot_be_run_is_refused_before_anything_is_written(
 ) -> None:
     plan = plan_of(*WORDS, *words, training=training)
     with pytest.raises(UserError, match=message):
-        check_arms(plan, plan.arms, InProcess())
+        check_arms(plan, InProcess())
     assert list(Path().iterdir()) == []
 
 
@@ -297,21 +302,21 @@ def test_a_printed_command_trains_a_cell_in_its_own_folder(processes: int) -> No
     study = study_of(*WORDS, "--processes-per-run", str(processes))
     cell = study.plan.cells[1]
     prepare(study.cell_path(cell), study.plan.cell_config(cell))
-    assert study.state(cell) == "missing"
+    assert study.read(cell).state == "unfinished"
     command = train_command(study.cell_path(cell), processes, sys.executable)
     if processes == 1:
         assert command[:2] == ["sgt", "train"]
         command = [sys.executable, "-m", "softmax_gradient_tampering.cli", *command[1:]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert study.state(cell) == "done"
+    assert study.read(cell).state == "finished"
     assert sum(1 for _ in study.cells_path.iterdir()) == 1
 
 
 def test_torchrun_jobs_train_and_report_their_failures() -> None:
     study = study_of(*WORDS, "--processes-per-run", "2")
     first, second = study.plan.cells[:2]
-    options = LaunchOptions(num_jobs=2, processes_per_run=2)
+    options = RunnerOptions(num_jobs=2, processes_per_run=2)
     with open_runner(options) as runner:
         for cell, changes in ((first, {}), (second, {"smoothing": 2.0})):
             config = vars(study.plan.cell_config(cell)) | changes
@@ -322,13 +327,13 @@ def test_torchrun_jobs_train_and_report_their_failures() -> None:
             ended |= {end.key: end.error for end in runner.wait(1.0)}
     assert ended[first.id] == ""
     assert ended[second.id] == "--smoothing 2.0: must be from 0 to 1"
-    assert study.state(first) == "done"
+    assert study.read(first).state == "finished"
 
 
 def test_a_worker_that_dies_fails_its_run_alone() -> None:
     study = study_of(*WORDS)
     cells = study.plan.cells[:3]
-    with open_runner(LaunchOptions(num_jobs=1)) as runner:
+    with open_runner(RunnerOptions(num_jobs=1)) as runner:
         for number, cell in enumerate(cells):
             config = vars(study.plan.cell_config(cell))
             config |= {"output": str(study.cells_path), "experiment": cell.id}

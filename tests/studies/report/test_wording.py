@@ -8,13 +8,14 @@ import numpy as np
 
 from softmax_gradient_tampering.studies.analysis.comparison import Results, compare_arms
 from softmax_gradient_tampering.studies.analysis.verdict import Verdict
-from softmax_gradient_tampering.studies.plan.recorded_plan import Arm
+from softmax_gradient_tampering.studies.plan.plan import Arm, Cell, State
 from softmax_gradient_tampering.studies.report.wording import (
     arm_sentence,
     completeness_sentence,
     verdict_sentence,
 )
-from softmax_gradient_tampering.studies.results.collect import Cell, State, Study
+from softmax_gradient_tampering.studies.results.cell_record import CellRecord
+from softmax_gradient_tampering.studies.results.collect import Study
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
 
 BASELINE, HALF = Arm("baseline", "baseline"), Arm("alpha-0.5", "tampered", 0.5)
@@ -34,7 +35,8 @@ def results(
             accuracy = 90 + seed + effect + (spread * noise[seed] if number else 0)
             curves = {"epoch": np.array([1.0]), "eval_top1": np.array([accuracy])}
             run = RecordedRun(Path("nowhere"), curves)
-            cells.append(Cell(f"{number}-{seed}", arm.name, seed, State.FINISHED, "", run))
+            cell = Cell(f"{number}-{seed}", arm.name, seed)
+            cells.append(CellRecord(cell, State.FINISHED, run=run))
     study = Study(Path("nowhere"), "study", "known", (), tuple(effects), tuple(cells))
     return compare_arms(study)
 
@@ -63,8 +65,10 @@ def test_a_claim_on_two_seeds_is_said_with_its_doubt() -> None:
 def test_an_arm_without_pairs_does_not_hide_the_others() -> None:
     found = results({BASELINE: 0, HALF: 0.1, QUARTER: 0.2}, spread=2)
     cells = [
-        replace(cell, seed=cell.seed + 100) if cell.arm == HALF.name else cell
-        for cell in found.study.cells
+        replace(record, cell=replace(record.cell, seed=record.cell.seed + 100))
+        if record.cell.arm == HALF.name
+        else record
+        for record in found.study.cells
     ]
     sentence = verdict_sentence(compare_arms(replace(found.study, cells=tuple(cells))))
     assert sentence.startswith("Inconclusive: alpha-0.25 with +0.20 points")
@@ -73,8 +77,8 @@ def test_an_arm_without_pairs_does_not_hide_the_others() -> None:
 def test_a_tuned_baseline_that_failed_was_tried() -> None:
     found = results({BASELINE: 0, QUARTER: 1, TUNED: 1})
     cells = tuple(
-        replace(cell, state=State.FAILED, run=None) if cell.arm == TUNED.name else cell
-        for cell in found.study.cells
+        replace(record, state=State.FAILED, run=None) if record.cell.arm == TUNED.name else record
+        for record in found.study.cells
     )
     sentence = verdict_sentence(compare_arms(replace(found.study, cells=cells)))
     assert "is not known, as no run of the tuned baseline can be compared" in sentence
@@ -171,7 +175,7 @@ def test_a_verdict_that_the_permutation_test_does_not_bear_out_says_so() -> None
 
 def test_a_report_of_an_unfinished_study_says_so() -> None:
     study = results({BASELINE: 0, QUARTER: 1}, num_seeds=2).study
-    missing = Cell("x", "alpha-0.25", 2, State.FAILED)
+    missing = CellRecord(Cell("x", "alpha-0.25", 2), State.FAILED)
     cells = (*study.cells, missing)
     incomplete = Study(study.path, "study", "known", (), study.arms, cells)
     assert completeness_sentence(study) == "All 4 cells are finished."

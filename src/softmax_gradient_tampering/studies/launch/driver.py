@@ -3,99 +3,27 @@
 Any number of processes, on any machines that see the folder, can do this at the same time.
 """
 
-import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.launch.pool import Ended, WorkerPool
+from softmax_gradient_tampering.studies.launch.pool import Ended
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
+from softmax_gradient_tampering.studies.launch.runner import POLL_S, Runner
 from softmax_gradient_tampering.studies.launch.selection import select_settings
-from softmax_gradient_tampering.studies.launch.torchrun import TorchrunPool
-from softmax_gradient_tampering.studies.plan.plan import TUNING, Arm, Cell, Plan
+from softmax_gradient_tampering.studies.plan.plan import TUNING, Cell, State
 from softmax_gradient_tampering.studies.results import claims
+from softmax_gradient_tampering.studies.results.cell_record import CellRecord
+from softmax_gradient_tampering.studies.results.recorded_run import as_number
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
-from softmax_gradient_tampering.training.config.fields import Config
 
 MAX_ATTEMPTS = 2  # a failed cell is retried once
-_POLL_S = 2.0
-
-
-@dataclass(frozen=True)
-class LaunchOptions:
-    """How runs are started.
-
-    Attributes:
-        num_jobs: runs at a time.
-        num_threads: of each run.
-        processes_per_run: above 1, a run is a torchrun job.
-    """
-
-    num_jobs: int
-    num_threads: int = 1
-    processes_per_run: int = 1
-
-
-class Runner(Protocol):
-    """What trains: `WorkerPool` or `TorchrunPool`."""
-
-    @property
-    def num_idle(self) -> int: ...
-
-    def start(self, key: str, config: Config) -> None: ...
-
-    def wait(self, timeout_s: float) -> list[Ended]: ...
-
-    def stop(self) -> None: ...
-
-
-@contextmanager
-def open_runner(options: LaunchOptions) -> Iterator[Runner]:
-    """What trains the runs; ended on leaving, whatever it is at."""
-    runner: Runner
-    if options.processes_per_run > 1:
-        runner = TorchrunPool(options.num_jobs, options.processes_per_run)
-    else:
-        runner = WorkerPool(options.num_jobs, options.num_threads)
-    try:
-        yield runner
-    finally:
-        runner.stop()
-
-
-def default_num_jobs() -> int:
-    """A run a core; on a GPU one, which fills it."""
-    import torch
-
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
-
-
-def check_arms(plan: Plan, arms: Iterable[Arm], runner: Runner) -> None:
-    """Set the first run of every arm up without training it, so that mistakes show at once.
-
-    Raises:
-        UserError: an arm cannot be run as it is.
-    """
-    first = {cell.arm: cell for cell in reversed(plan.cells)}
-    waiting = deque((arm.name, plan.cell_config(first[arm.name])) for arm in arms)
-    num_running = 0
-    while waiting or num_running:
-        while waiting and runner.num_idle:
-            name, config = waiting.popleft()
-            runner.start(name, replace(config, dry_run=True))
-            num_running += 1
-        for ended in runner.wait(_POLL_S):
-            num_running -= 1
-            if ended.error:
-                raise UserError(f"{ended.key}: {ended.error}")
 
 
 @dataclass
-class Launch:
+class Driver:
     """One process's work on a study.
 
     Attributes:
@@ -129,7 +57,7 @@ class Launch:
         try:
             while self._pending or self._running or self._elsewhere:
                 self._start_what_can_be()
-                for ended in self.runner.wait(_POLL_S):
+                for ended in self.runner.wait(POLL_S):
                     self._end(ended)
                 self._keep_claims_young()
                 self._look_elsewhere()
@@ -155,11 +83,12 @@ class Launch:
             if cell.id in self._known:
                 continue
             self._known.add(cell.id)
-            self._attempts_before[cell.id] = self._attempts(cell)
-            if not self._is_settled(cell):
+            self._attempts_before[cell.id] = self.study.attempts(cell)
+            record = self._look_at(cell)
+            if not _is_settled(record):
                 self._pending.append(cell)
-            if cell.id in self.invalid:
-                self.progress.say(f"{_label(cell)} is not the plan's: {self.invalid[cell.id]}")
+            elif record.state is State.INVALID:
+                self.progress.say(f"{_label(cell)} is not the plan's: {record.reason}")
         self.progress.update(len(self.done), len(self._known))
 
     def _tuning_is_over(self) -> bool:
@@ -167,14 +96,14 @@ class Launch:
         plan = self.study.plan
         return all(cell.id in settled for cell in plan.cells if plan.arm(cell.arm).kind == TUNING)
 
-    def _is_settled(self, cell: Cell) -> bool:
-        """Whether there is nothing to do for a cell; notes why."""
-        state = self.study.state(cell)
-        if state == "done":
+    def _look_at(self, cell: Cell) -> CellRecord:
+        """What has become of a cell; notes one for which there is nothing left to do."""
+        record = self.study.read(cell)
+        if record.state is State.FINISHED:
             self.done.add(cell.id)
-        elif state == "invalid":
-            self.invalid[cell.id] = self.study.contradiction(cell) or ""
-        return state in ("done", "invalid")
+        elif record.state is State.INVALID:
+            self.invalid[cell.id] = record.reason
+        return record
 
     def _start_what_can_be(self) -> None:
         while self.runner.num_idle and self._pending:
@@ -183,9 +112,9 @@ class Launch:
             if not claims.claim(lock):
                 self._elsewhere.append(cell)
                 continue
-            if self._is_settled(cell):  # by another process, since it was last looked at
+            if _is_settled(self._look_at(cell)):  # by another process, since the last look
                 claims.release(lock)
-                self._settle(cell, "done by another process")
+                self._report(cell, "done by another process")
                 continue
             self._running[cell.id] = cell
             config = self.study.plan.cell_config(cell)
@@ -195,36 +124,32 @@ class Launch:
             )
 
     def _end(self, ended: Ended) -> None:
-        """Record how a cell's run went, and let go of it."""
+        """Record how a cell's run went, and release the claim on it."""
         cell = self._running.pop(ended.key)
-        error = ended.error
-        if not error and not self._is_settled(cell):
-            error = "it ended without a result.json"
+        error, outcome = ended.error, ""
+        if not error:
+            record = self._look_at(cell)
+            outcome = _outcome(record)
+            error = "" if _is_settled(record) else "it ended without a result.json"
         if error:
             self.study.record_failure(cell, error, ended.traceback)
         else:
             self.study.forget_failure(cell)
         claims.release(self.study.lock_path(cell))
         if not error:
-            self._settle(cell, self._accuracy(cell))
-        elif self._attempts(cell) < max(MAX_ATTEMPTS, self._attempts_before[cell.id] + 1):
+            self._report(cell, outcome)
+        elif self._may_be_tried_again(cell):
             self.progress.say(f"{_label(cell)} failed and is tried again: {error}")
             self._pending.append(cell)
         else:
             self.given_up[cell.id] = error
-            self._settle(cell, f"failed: {error}")
+            self._report(cell, f"failed: {error}")
 
-    def _settle(self, cell: Cell, what: str) -> None:
-        self.progress.update(len(self.done), len(self._known), f"{_label(cell)}: {what}")
+    def _report(self, cell: Cell, outcome: str) -> None:
+        """Show what has become of a cell; the last tuning run makes further cells known."""
+        self.progress.update(len(self.done), len(self._known), f"{_label(cell)}: {outcome}")
         if self.study.plan.arm(cell.arm).kind == TUNING:
             self._enter_new_cells()
-
-    def _accuracy(self, cell: Cell) -> str:
-        if cell.id in self.invalid:
-            return self.invalid[cell.id]
-        final = self.study.result(cell).get("final") or {}
-        top1, seconds = final.get("eval_top1"), self.study.result(cell).get("seconds")
-        return f"{top1:.2f} % in {seconds:.1f} s" if top1 is not None else "done"
 
     def _keep_claims_young(self) -> None:
         if time.monotonic() - self._refreshed > claims.HEARTBEAT_S:
@@ -233,24 +158,58 @@ class Launch:
                 claims.refresh(self.study.lock_path(cell))
 
     def _look_elsewhere(self) -> None:
-        """See what has become of the cells that other processes were at."""
-        if not self._elsewhere or time.monotonic() - self._looked_elsewhere < _POLL_S:
+        """See what has become of the cells that other processes work on."""
+        if not self._elsewhere or time.monotonic() - self._looked_elsewhere < POLL_S:
             return
         self._looked_elsewhere = time.monotonic()
         cells, self._elsewhere = self._elsewhere, []
         for cell in cells:
-            if self._is_settled(cell):
-                self._settle(cell, "done by another process")
-            elif claims.is_held(self.study.lock_path(cell)):
+            record = self._look_at(cell)
+            if _is_settled(record):
+                self._report(cell, "done by another process")
+            elif record.state is State.RUNNING:
                 self._elsewhere.append(cell)
-            elif self._attempts(cell) >= max(MAX_ATTEMPTS, self._attempts_before[cell.id] + 1):
-                self.given_up[cell.id] = str(self.study.failure(cell).get("error", ""))
-                self._settle(cell, "failed in another process")
-            else:
+            elif self._may_be_tried_again(cell):
                 self._pending.append(cell)
+            else:
+                self.given_up[cell.id] = record.reason
+                self._report(cell, "failed in another process")
 
-    def _attempts(self, cell: Cell) -> int:
-        return int(self.study.failure(cell).get("attempts", 0))
+    def _may_be_tried_again(self, cell: Cell) -> bool:
+        """Whether a cell is to be run: twice in all, and once more in every later command."""
+        return self.study.attempts(cell) < max(MAX_ATTEMPTS, self._attempts_before[cell.id] + 1)
+
+    def raise_for_failures(self) -> None:
+        """Say in one line that not all runs are done.
+
+        Raises:
+            UserError: a run failed for good, has edited files, or a selection could not be made.
+        """
+        labels = {cell.id: _label(cell) for cell in self.study.plan.cells}
+        problems = [f"{labels[i]} failed: {why}" for i, why in self.given_up.items()]
+        problems += [
+            f"{labels[i]} is not the plan's: {why}; remove {self.study.cells_path / i} to run it "
+            "again"
+            for i, why in self.invalid.items()
+        ]
+        if self.selection_error:
+            problems.append(self.selection_error)
+        if problems:
+            more = f"; {len(problems) - 1} more like it above" if len(problems) > 1 else ""
+            raise UserError(f"{problems[0]}{more}; {len(self.done)} runs are done and kept")
+
+
+def _is_settled(record: CellRecord) -> bool:
+    """Whether there is nothing to do for a cell."""
+    return record.state in (State.FINISHED, State.INVALID)
+
+
+def _outcome(record: CellRecord) -> str:
+    """What a run came to, in a few words."""
+    if record.run is None:
+        return record.reason
+    seconds = as_number(record.run.result.get("seconds"))
+    return f"{record.run.final('eval_top1'):.2f} % in {seconds:.1f} s"
 
 
 def _label(cell: Cell) -> str:

@@ -10,16 +10,23 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
-from softmax_gradient_tampering.studies.results import predictions
-from softmax_gradient_tampering.studies.results.predictions import (
+from softmax_gradient_tampering.studies.results import prediction_summary
+from softmax_gradient_tampering.studies.results.prediction_summary import (
     HELD_OUT,
     PLAIN,
     SCALED,
+    PredictionSummary,
     agreement,
     fit_factor,
-    read_predictions,
-    summarise,
 )
+from softmax_gradient_tampering.studies.results.prediction_summary import (
+    summarise as summarise_arrays,
+)
+from softmax_gradient_tampering.studies.results.predictions import Predictions, read_predictions
+
+
+def summarise(z: Tensor, labels: Tensor, scale: float) -> PredictionSummary:
+    return summarise_arrays(Predictions(z.numpy(), labels.numpy()), scale)
 
 
 def drawn(number: int = 301, num_classes: int = 5, factor: float = 0.4) -> tuple[Tensor, Tensor]:
@@ -93,7 +100,7 @@ def test_a_factor_without_a_minimum_stays_within_its_bounds() -> None:
 def test_large_sets_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     z, labels = drawn()
     whole = summarise(z, labels, 0.25)
-    monkeypatch.setattr(predictions, "_CHUNK_ELEMENTS", 40)
+    monkeypatch.setattr(prediction_summary, "_CHUNK_ELEMENTS", 40)
     parts = summarise(z, labels, 0.25)
     assert parts.calibration[HELD_OUT] == pytest.approx(whole.calibration[HELD_OUT], rel=1e-9)
     assert np.allclose(parts.bins[PLAIN], whole.bins[PLAIN])
@@ -107,18 +114,15 @@ def test_confusions_are_counted_by_label_and_prediction() -> None:
     assert summary.top1 == pytest.approx(40)
 
 
-def test_agreement_counts_classes_and_measures_logits(tmp_path: Path) -> None:
+def test_agreement_counts_classes_and_measures_logits() -> None:
     z = np.array([[2.0, 0, 0], [0, 4, 0], [0, 0, 8]], np.float32)
     labels = np.arange(3)
-    np.savez(tmp_path / "tampered.npz", logits=z, labels=labels)
     other = 0.25 * z
     other[1] = [1.25, 1, 0]
-    np.savez(tmp_path / "equivalent.npz", logits=other, labels=labels)
-    found = agreement(tmp_path / "tampered.npz", tmp_path / "equivalent.npz", 0.25)
-    assert found == (3, 2, 1.25, 2.0)
-    np.savez(tmp_path / "other.npz", logits=other, labels=labels[::-1])
+    tampered, equivalent = Predictions(z, labels), Predictions(other, labels)
+    assert agreement(tampered, equivalent, 0.25) == (3, 2, 1.25, 2.0)
     with pytest.raises(ValueError, match="different samples"):
-        agreement(tmp_path / "tampered.npz", tmp_path / "other.npz", 0.25)
+        agreement(tampered, Predictions(other, labels[::-1]), 0.25)
 
 
 @pytest.mark.parametrize(

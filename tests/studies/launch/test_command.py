@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from softmax_gradient_tampering.cli import main
-from softmax_gradient_tampering.commands.study import slurm_script, status_table
+from softmax_gradient_tampering.studies.launch.cluster import slurm_script
 from softmax_gradient_tampering.studies.results.study_folder import open_study
-from tests.studies.studies import TRAINING, InProcess, launch, study_of
+from tests.studies.studies import TRAINING, InProcess, launch, result_of, states, study_of
 
 STUDY = (
     *("study", "run", "--name", "small", "--output", "studies", "--alphas", "1", "0.5"),
@@ -31,7 +31,7 @@ def test_one_command_trains_a_study_and_again_does_nothing(
     assert "[6/6]" in output
     assert "Study:   studies/small" in output
     study = open_study(Path("studies/small"))
-    assert [study.state(cell) for cell in study.plan.cells] == ["done"] * 6
+    assert states(study) == ["finished"] * 6
     # At a power of two, the control is the tampered run.
     for seed in (0, 1):
         logits = {}
@@ -78,12 +78,11 @@ def test_a_study_that_is_ended_goes_on_where_it_was(how: signal.Signals) -> None
     else:
         assert list(cells.glob("*.lock")) == []
     assert _processes_of(Path.cwd()) == []
-    states = [study.state(cell) for cell in study.plan.cells]
-    assert set(states) <= {"missing", "done"}
-    assert "missing" in states
+    assert set(states(study)) <= {"missing", "unfinished", "finished"}
+    assert "finished" not in states(study)[-1:]
     launch(study)
-    assert [study.state(cell) for cell in study.plan.cells] == ["done"] * 6
-    assert max(study.result(cell)["resumes"] for cell in study.plan.cells) == 1
+    assert states(study) == ["finished"] * 6
+    assert max(result_of(study, cell)["resumes"] for cell in study.plan.cells) == 1
 
 
 def _processes_of(folder: Path) -> list[str]:
@@ -109,17 +108,19 @@ def test_a_mistake_in_an_arm_is_one_line_and_nothing_is_written(
     assert not Path("studies").exists()
 
 
-def test_the_table_says_what_became_of_every_arm() -> None:
+def test_the_table_says_what_became_of_every_arm(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--alphas", "1", "0.5", "--seeds", "2", "--controls", "tuned", "--grid", "lr=0.1")
     study = study_of(*words)
     first, second, third = [cell for cell in study.plan.cells if "tuning" not in cell.arm][:3]
-    assert "tuned          waiting for the tuning runs" in status_table(study)
+    assert main(["study", "status", "studies/small"]) == 0
+    assert "tuned          waiting for the tuning runs" in capsys.readouterr().out
     fails = dict.fromkeys((cell.id for cell in study.plan.cells if "tuning" in cell.arm), 9)
     launch(study, InProcess({first.id: 2, **fails}))
     args = study.cell_path(second) / "args.yaml"
     args.write_text(args.read_text().replace("seed: 0", "seed: 7"))
     (study.cell_path(third) / "result.json").unlink()
-    assert status_table(study).splitlines() == [
+    assert main(["study", "status", "studies/small"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
         "arm            runs     done  running   failed  missing  invalid",
         "alpha-1           2        -        -        1        1        -",
         "alpha-0.5         2        1        -        -        -        1",
@@ -308,7 +309,7 @@ def test_the_demo_is_a_study_with_its_controls_and_its_report(
     assert path == Path("output/demo/digits-1-seeds-1-epochs")
     assert f"Report:  {path}/report.html" in capsys.readouterr().out
     study = open_study(path)
-    assert {study.state(cell) for cell in study.plan.cells} == {"done"}
+    assert set(states(study)) == {"finished"}
     assert [arm.name for arm in study.plan.arms if arm.kind != "tuning"] == [
         *("alpha-1", "alpha-0.5", "alpha-0.25", "alpha-0.1"),
         *("equivalent-0.5", "equivalent-0.25", "equivalent-0.1", "tuned"),

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.studies.report.report import write_report
-from tests.studies.browser import Page, find_chromium, open_browser
+from tests.studies.report.browser import Page, find_chromium, open_browser
+from tests.studies.report.test_report import as_shown, sources
 from tests.studies.synthetic import Size, write_study
-from tests.studies.test_report import as_shown, sources
 
 pytestmark = pytest.mark.skipif(
     find_chromium() is None, reason="no Chromium: apt-get install chromium"

@@ -1,0 +1,120 @@
+"""What trains the runs: worker processes, or a torchrun job for each run."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.launch.pool import Ended, WorkerPool
+from softmax_gradient_tampering.studies.launch.torchrun import TorchrunPool
+from softmax_gradient_tampering.studies.plan.plan import Plan
+from softmax_gradient_tampering.training.config.fields import Config
+
+POLL_S = 2.0
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """How runs are started.
+
+    Attributes:
+        num_jobs: runs at a time.
+        num_threads: of each run.
+        processes_per_run: above 1, a run is a torchrun job.
+    """
+
+    num_jobs: int
+    num_threads: int = 1
+    processes_per_run: int = 1
+
+
+class Runner(Protocol):
+    """What trains: `WorkerPool` or `TorchrunPool`."""
+
+    @property
+    def num_idle(self) -> int: ...
+
+    def start(self, key: str, config: Config) -> None: ...
+
+    def wait(self, timeout_s: float) -> list[Ended]: ...
+
+    def stop(self) -> None: ...
+
+
+def options_for_this_machine(
+    num_jobs: int | None, num_threads: int | None, processes_per_run: int = 1
+) -> RunnerOptions:
+    """How runs are started on this machine.
+
+    Args:
+        num_jobs: runs at a time; by default one a core, or one on a GPU, which it fills.
+        num_threads: of each run; by default the cores divided among the jobs.
+        processes_per_run: of each run.
+
+    Raises:
+        UserError: a number is below 1.
+    """
+    for flag, number in (("--jobs", num_jobs), ("--threads", num_threads)):
+        if number is not None and number < 1:
+            raise UserError(f"{flag} {number}: must be at least 1")
+    num_cores = len(os.sched_getaffinity(0))
+    if num_jobs is None:
+        import torch
+
+        num_jobs = 1 if torch.cuda.is_available() else num_cores
+    return RunnerOptions(num_jobs, num_threads or max(1, num_cores // num_jobs), processes_per_run)
+
+
+@contextmanager
+def open_runner(options: RunnerOptions) -> Iterator[Runner]:
+    """What trains the runs; ended on leaving, whatever it is at."""
+    runner: Runner
+    if options.processes_per_run > 1:
+        runner = TorchrunPool(options.num_jobs, options.processes_per_run)
+    else:
+        runner = WorkerPool(options.num_jobs, options.num_threads)
+    try:
+        yield runner
+    finally:
+        runner.stop()
+
+
+def check_plan(plan: Plan, options: RunnerOptions, runner: Runner) -> None:
+    """Set up one run of every arm without training it, before anything is written.
+
+    Args:
+        plan: of the study.
+        options: how its runs are started.
+        runner: trains them; where a run is a torchrun job, workers are started for this alone.
+
+    Raises:
+        UserError: an arm cannot be run as it is.
+    """
+    if options.processes_per_run == 1:
+        check_arms(plan, runner)
+        return
+    with open_runner(replace(options, processes_per_run=1)) as workers:
+        check_arms(plan, workers)
+
+
+def check_arms(plan: Plan, runner: Runner) -> None:
+    """Set up the first run of every arm without training it, so that mistakes show at once.
+
+    Raises:
+        UserError: an arm cannot be run as it is.
+    """
+    first = {cell.arm: cell for cell in reversed(plan.cells)}
+    waiting = deque(cell for arm in plan.arms if (cell := first.get(arm.name)))
+    num_running = 0
+    while waiting or num_running:
+        while waiting and runner.num_idle:
+            cell = waiting.popleft()
+            runner.start(cell.arm, replace(plan.cell_config(cell), dry_run=True))
+            num_running += 1
+        for ended in runner.wait(POLL_S):
+            num_running -= 1
+            if ended.error:
+                raise UserError(f"{ended.key}: {ended.error}")

@@ -1,0 +1,108 @@
+"""The command line of `sgt study search`."""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.recipes.catalogue import recipe_path
+from softmax_gradient_tampering.studies.plan.design import check_seeds, shared_settings
+from softmax_gradient_tampering.studies.plan.request import (
+    add_shared_flags,
+    check_name,
+    seed_list,
+    split_words,
+)
+from softmax_gradient_tampering.terminal.parser import ArgumentParser
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """What `sgt study search` is asked for.
+
+    Attributes:
+        path: DIR/NAME.
+        num_trials: to have in the end.
+        alpha_range, lr_range: what is proposed, from the smaller to the larger.
+        seeds: of every trial.
+        holdout: share of the training set that a trial is judged on.
+        storage: URL of a database of the trials; None for memory.
+        settings: of all runs, as plain values.
+        num_jobs: runs at a time; None for what the machine takes.
+        num_threads: of each run; None likewise.
+    """
+
+    path: Path
+    num_trials: int
+    alpha_range: tuple[float, float]
+    lr_range: tuple[float, float]
+    seeds: Sequence[int]
+    holdout: float
+    storage: str | None
+    settings: Mapping[str, Any]
+    num_jobs: int | None = None
+    num_threads: int | None = None
+
+
+def parse_search(argv: Sequence[str]) -> SearchRequest:
+    """The request of a command line.
+
+    Raises:
+        UserError: a mistake in it, or in the training flags.
+        SystemExit: after --help.
+    """
+    own, training = split_words(argv)
+    args = _parser().parse_args(own)
+    if args.name is None:
+        raise UserError("--name NAME is missing, the folder of the search in --output")
+    check_name(args.name)
+    if args.trials < 1:
+        raise UserError(f"--trials {args.trials}: must be at least 1")
+    check_seeds("--seeds", args.seeds)
+    if not 0 < args.holdout < 1:
+        raise UserError(f"--holdout {args.holdout:g}: must be above 0 and below 1")
+    for name in ("alpha_range", "lr_range"):
+        low, high = getattr(args, name)
+        if not 0 < low < high < math.inf:
+            flag = f"--{name.replace('_', '-')} {low:g} {high:g}"
+            raise UserError(f"{flag}: must be above 0, the smaller one first")
+    settings = shared_settings(training, parse_arguments(training, find_recipe=recipe_path))
+    settings["save_predictions"] = False
+    return SearchRequest(
+        path=Path(args.output) / args.name,
+        num_trials=args.trials,
+        alpha_range=tuple(args.alpha_range),
+        lr_range=tuple(args.lr_range),
+        seeds=args.seeds,
+        holdout=args.holdout,
+        storage=args.storage,
+        settings=settings,
+        num_jobs=args.jobs,
+        num_threads=args.threads,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(
+        prog="sgt study search",
+        usage="sgt study search --name NAME [options] -- [training flags]",
+        description="Look for the alpha and the learning rate that are best on a part of the "
+        "training set held out. The first trial is ordinary training. It finds settings; "
+        "whether they help is for sgt study run to say.",
+        allow_abbrev=False,
+    )
+    add_shared_flags(parser)
+    parser.add_argument("--trials", type=int, default=30, help="to have in the end (30)")
+    parser.add_argument("--alpha-range", type=float, nargs=2, default=(0.05, 1.0),
+                        metavar=("LOW", "HIGH"), help="of alpha (0.05 1)")  # fmt: skip
+    parser.add_argument("--lr-range", type=float, nargs=2, default=(0.01, 0.5),
+                        metavar=("LOW", "HIGH"), help="of the rate (0.01 0.5)")  # fmt: skip
+    parser.add_argument("--seeds", type=seed_list, default=(0, 1, 2), help="of every trial (3)")
+    parser.add_argument("--storage", metavar="URL", help="a database that several machines share, "
+                        "as postgresql://...; without it, memory")  # fmt: skip
+    parser.set_defaults(output="output/study", holdout=0.2, name=None, jobs=None, threads=None)
+    return parser
