@@ -27,12 +27,12 @@ ALLOWED = {
     "models": {"torch", "timm", "errors"},
     "data": {"torch", "timm", "numpy", "PIL", "sklearn", "nvidia", "errors"},
     "training": {
-        *("torch", "timm", "torchvision", "numpy", "yaml", "rich", "wandb"),
+        *("torch", "timm", "torchvision", "numpy", "yaml", "wandb"),
         *("errors", "terminal", "files", "loss", "models", "data"),
     },
     "recipes": {"yaml", "errors"},
     "studies": {
-        *("torch", "numpy", "scipy", "matplotlib", "rich", "optuna"),
+        *("torch", "numpy", "scipy", "matplotlib", "optuna"),
         *("errors", "terminal", "files", "loss", "recipes", "training"),
     },
     "commands": {

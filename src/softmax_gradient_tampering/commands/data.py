@@ -3,15 +3,16 @@
 import argparse
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softmax_gradient_tampering.errors import UserError, as_printable
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
+from softmax_gradient_tampering.terminal.progress import track
 
 if TYPE_CHECKING:
-    from softmax_gradient_tampering.data.inspection.images import Inspection
     from softmax_gradient_tampering.data.inspection.report import Report
 
 DESCRIPTION = """\
@@ -50,20 +51,9 @@ def main(argv: Sequence[str]) -> int:
     from softmax_gradient_tampering.data.inspection.report import check_files, find_files
 
     report = find_files(Path(args.folder).expanduser())
-    check_files(report, args.workers, _tracked)
+    check_files(report, args.workers, partial(track, what="Checking images"))
     print(json.dumps(_to_json(report), indent=2) if args.json else "\n".join(_lines(report)))
     return 0 if report.is_clean else 1
-
-
-def _tracked(inspections: "Iterable[Inspection]", total: int) -> "Iterable[Inspection]":
-    """With a progress bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return inspections
-    return track(inspections, "Checking images", total, console=console, transient=True)
 
 
 def _to_json(report: "Report") -> dict[str, Any]:

@@ -5,9 +5,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 from softmax_gradient_tampering.errors import as_printable
+from softmax_gradient_tampering.terminal.progress import open_bar
 
 
 class Progress:
@@ -22,38 +22,29 @@ class Progress:
     def __init__(self, is_silent: bool, num_epochs: int, as_lines: bool) -> None:
         self.is_silent = is_silent
         self.num_epochs = num_epochs
-        self._bar: Any = None
-        self._task: Any = None
         self._started = time.perf_counter()
         self._done_at_start = 0.0
-        if not is_silent and not as_lines and sys.stdout.isatty():
-            self._bar = _rich_bar()
+        self._bar = None if is_silent or as_lines else open_bar(sys.stdout)
 
     def start(self, epoch: int, batch: int, num_batches: int) -> None:
         """Begin, or go on, at a batch of an epoch from 0."""
         self._started = time.perf_counter()
         self._done_at_start = epoch + batch / num_batches
-        if self._bar is None:
-            return
-        if self._task is None:
-            self._bar.start()
-            self._task = self._bar.add_task("", total=None, info="")
-        completed = epoch * num_batches + batch
-        place = f"epoch {epoch + 1}/{self.num_epochs}"
-        total = self.num_epochs * num_batches
-        self._bar.update(self._task, description=place, total=total, completed=completed)
+        if self._bar is not None:
+            done, total = epoch * num_batches + batch, self.num_epochs * num_batches
+            self._bar.show(f"epoch {epoch + 1}/{self.num_epochs}", done, total)
 
     def advance(self) -> None:
         """A batch is done."""
         if self._bar is not None:
-            self._bar.advance(self._task)
+            self._bar.advance()
 
     def batch(self, epoch: int, number: int, num_batches: int, fields: Sequence[str]) -> None:
         """Show the logged fields of a batch, the published ones in the published order."""
         if self.is_silent:
             return
         if self._bar is not None:
-            self._bar.update(self._task, info=" ".join(" ".join(fields).split()))
+            self._bar.show(news=" ".join(" ".join(fields).split()))
             return
         fields = [*fields[:3], f"ETA: {self._eta(epoch + (number + 1) / num_batches)}", *fields[3:]]
         place = f"[{epoch + 1:3d}: {number:4d}/{num_batches - 1:4d}]"
@@ -69,7 +60,7 @@ class Progress:
             return
         text = "\n".join(map(as_printable, text.split("\n")))
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.say(text)
         else:
             self._print(text)
 
@@ -92,17 +83,3 @@ class Progress:
         pace = elapsed / max(done - self._done_at_start, 1e-9)
         minutes = round(pace * (self.num_epochs - done) / 60)
         return f"{minutes // 60:2d}.{minutes % 60:02d}"
-
-
-def _rich_bar() -> Any:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Column
-
-    info = Column(no_wrap=True, overflow="ellipsis", ratio=1)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[info]}", table_column=info, markup=False),
-        expand=True,
-    )

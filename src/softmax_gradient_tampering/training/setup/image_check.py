@@ -10,17 +10,15 @@ import io
 import os
 import time
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import track
 
 from softmax_gradient_tampering.data.factory import FileLabels, SampleDataset
 from softmax_gradient_tampering.data.inspection.images import Inspection, inspect_images
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.text import read_text
 from softmax_gradient_tampering.files.whole import write_whole
+from softmax_gradient_tampering.terminal.progress import track
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.processes.distributed import Processes
 
@@ -98,7 +96,9 @@ def _inspect(config: Config, processes: Processes, paths: Sequence[str]) -> list
     known = _read_cache(cache)
     num_threads = len(os.sched_getaffinity(0))
     said = time.monotonic()
-    for inspection in _tracked(inspect_images(paths, num_threads, known), len(paths)):
+    for inspection in track(
+        inspect_images(paths, num_threads, known), len(paths), "Checking images"
+    ):
         found.append(inspection)
         if time.monotonic() - said > _SIGN_OF_LIFE_S:
             processes.from_first((False, []))
@@ -109,14 +109,6 @@ def _inspect(config: Config, processes: Processes, paths: Sequence[str]) -> list
         _write_cache(cache, known | lasting)
     processes.from_first((True, found))
     return found
-
-
-def _tracked(inspections: Iterable[Inspection], total: int) -> Iterable[Inspection]:
-    """With a progress bar on a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return inspections
-    return track(inspections, "Checking images", total, console=console, transient=True)
 
 
 def _cache_path(config: Config) -> Path:
