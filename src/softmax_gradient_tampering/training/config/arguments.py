@@ -1,7 +1,7 @@
 """The command line and the YAML files of a run: both become a Config, and nothing else."""
 
 import argparse
-import sys
+import shutil
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -12,6 +12,7 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.yaml_files import read_settings
 from softmax_gradient_tampering.terminal.parser import ArgumentParser, nearest
 from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.config.help_page import SOURCES, help_page
 
 FIELDS = {field.name: field for field in fields(Config)}
 TYPES = get_type_hints(Config)
@@ -94,34 +95,29 @@ def to_mapping(config: Config, leave_out: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def build_parser(program: str) -> argparse.ArgumentParser:
-    """The argparse parser of Config's fields, grouped as they are."""
-    parser = ArgumentParser(
-        prog=program,
-        description="Train image classifiers, with or without softmax gradient tampering. "
-        "Without any data it trains on scikit-learn's handwritten digits.",
-        argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=100),
-    )
-    parser.add_argument("--config", metavar="FILE", help="a recipe, or the args.yaml of any run")
-    parser.add_argument("--recipe", metavar="NAME", help="a published experiment: sgt recipes")
+    """The argparse parser of Config's fields."""
+    parser = _TrainParser(prog=program, argument_default=argparse.SUPPRESS)
+    for name in SOURCES:
+        parser.add_argument(f"--{name}")
     for name, field in FIELDS.items():
-        kwargs: dict[str, Any] = {"help": _help(name)}
-        single, kind = _kind(TYPES[name])
+        kwargs: dict[str, Any] = {}
+        size, kind = _kind(TYPES[name])
         if kind is bool:
-            kwargs["action"] = argparse.BooleanOptionalAction
-            if name.startswith("no_"):
-                kwargs["action"] = "store_true"
+            is_negative = name.startswith("no_")
+            kwargs["action"] = "store_true" if is_negative else argparse.BooleanOptionalAction
         else:
             kwargs["type"] = kind
-            kwargs["metavar"] = kind.__name__.upper()
-            if field.metadata["choices"]:
-                kwargs["choices"] = field.metadata["choices"]
-                kwargs["metavar"] = "|".join(c for c in kwargs["choices"] if c)
-            if not single:
-                kwargs["nargs"] = field.metadata["size"] or ("*" if name == "log" else "+")
+            kwargs["choices"] = field.metadata["choices"] or None
+            if size != 1:
+                kwargs["nargs"] = size or ("*" if field.default == () else "+")
         flags = [*field.metadata["short"], f"--{name.replace('_', '-')}"]
         parser.add_argument(*flags, dest=name, **kwargs)
     return parser
+
+
+class _TrainParser(ArgumentParser):
+    def format_help(self) -> str:
+        return help_page(self.prog, min(max(shutil.get_terminal_size().columns, 60), 100))
 
 
 def _hyphenated(word: str) -> str:
@@ -131,32 +127,24 @@ def _hyphenated(word: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
-def _help(name: str) -> str:
-    default = FIELDS[name].default
-    text: str = FIELDS[name].metadata["help"].replace("%", "%%")
-    if default in (None, "", (), False, True):
-        return text + (" (on)" if default is True else "")
-    shown = " ".join(f"{v:.4g}" for v in default) if isinstance(default, tuple) else default
-    return f"{text} ({shown})"
-
-
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _kind(annotation: Any) -> tuple[bool, type]:
-    """Whether a field holds a single value, and the type of it or of its elements."""
+def _kind(annotation: Any) -> tuple[int, type]:
+    """How many values a field holds, 0 for any number, and the type of each."""
     if get_origin(annotation) in (Union, types.UnionType):
         annotation = next(arg for arg in get_args(annotation) if arg is not types.NoneType)
     if get_origin(annotation) is tuple:
-        return False, get_args(annotation)[0]
-    return True, annotation
+        kind, *others = get_args(annotation)
+        return (0 if Ellipsis in others else 1 + len(others)), kind
+    return 1, annotation
 
 
 def _checked(name: str, value: Any, where: str) -> Any:
     """A YAML value as its field's type; YAML reads 5e-4 as a string, which a float may be."""
-    single, kind = _kind(TYPES[name])
-    field = FIELDS[name]
+    size, kind = _kind(TYPES[name])
+    single, field = size == 1, FIELDS[name]
     if value is None:
         if types.NoneType in get_args(TYPES[name]):
             return None
@@ -164,7 +152,6 @@ def _checked(name: str, value: Any, where: str) -> Any:
     if single == isinstance(value, list):
         expected = kind.__name__ if single else f"a list of {kind.__name__}"
         raise UserError(f"{where}: expected {expected}, got {value!r:.60}")
-    size = field.metadata["size"]
     if not single and size and len(value) != size:
         raise UserError(f"{where}: expected {size} values, got {len(value)}")
     elements = [_element(kind, element, where) for element in ([value] if single else value)]
@@ -185,8 +172,3 @@ def _element(kind: type, value: Any, where: str) -> Any:
     elif type(value) is kind:
         return value
     raise UserError(f"{where}: expected {kind.__name__}, got {value!r:.60}")
-
-
-def command_line() -> list[str]:
-    """The command that started this process, for environment.json."""
-    return list(sys.argv)
