@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LogitStatistics",
+    "ScaledLogits",
     "TamperedCrossEntropyLoss",
     "fold_alpha",
     "logit_statistics",
@@ -33,6 +34,7 @@ __all__ = [
 if TYPE_CHECKING:
     from softmax_gradient_tampering.loss import (
         LogitStatistics,
+        ScaledLogits,
         TamperedCrossEntropyLoss,
         fold_alpha,
         logit_statistics,

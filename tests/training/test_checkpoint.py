@@ -152,8 +152,9 @@ def test_a_folded_checkpoint_stays_marked_and_is_not_folded_again() -> None:
     torch.save(checkpoint, path)
     model = timm.create_model("digits_mlp")
     load_checkpoint_weights(model, path, parse_arguments(["--model", "digits_mlp"]))
-    with pytest.raises(ValueError, match=r"alpha = 0\.25 is already folded"):
-        fold_alpha(model, 0.25)
+    for module in (model, model.get_classifier()):
+        with pytest.raises(ValueError, match=r"alpha = 0\.25 is already folded"):
+            fold_alpha(module, 0.25)
 
 
 def save_numbered(folder: Path, *names: str) -> dict[str, Path]:

@@ -1,16 +1,17 @@
 """The loss room: the method, for any loop that has logits.
 
 `functional` and `module` are the cross-entropy, `generic` tampers with any loss, `linear` spares
-the logits of large vocabularies, `operator` meets autograd and the compiler, `kernels` compute.
-It imports torch and nothing else.
+the logits of large vocabularies, `inference` multiplies a trained model's logits by alpha,
+`operator` meets autograd and the compiler, `kernels` compute. It imports torch and nothing else.
 """
 
-from softmax_gradient_tampering.loss.folding import fold_alpha
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
 from softmax_gradient_tampering.loss.generic import (
     tamper,
     tampered_binary_cross_entropy_with_logits,
 )
+from softmax_gradient_tampering.loss.inference.folding import fold_alpha
+from softmax_gradient_tampering.loss.inference.scaled_logits import ScaledLogits
 from softmax_gradient_tampering.loss.linear.functional import tampered_linear_cross_entropy
 from softmax_gradient_tampering.loss.module import TamperedCrossEntropyLoss
 from softmax_gradient_tampering.loss.probability import power_transform, stationary_threshold
@@ -18,6 +19,7 @@ from softmax_gradient_tampering.loss.statistics import LogitStatistics, logit_st
 
 __all__ = [
     "LogitStatistics",
+    "ScaledLogits",
     "TamperedCrossEntropyLoss",
     "fold_alpha",
     "logit_statistics",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from softmax_gradient_tampering.loss.folding import find_classifier
+from softmax_gradient_tampering.loss.inference.head import find_classifier
 from softmax_gradient_tampering.training.measure.evaluation import Evaluation, evaluate
 from softmax_gradient_tampering.training.measure.filter_norms import (
     FeatureNorms,

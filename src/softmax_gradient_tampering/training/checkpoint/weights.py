@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.loss.inference import folding
 from softmax_gradient_tampering.training.checkpoint.folder import OUR_KEY, load_checkpoint
 from softmax_gradient_tampering.training.config.fields import Config
 
@@ -26,7 +27,7 @@ def mark_folded(model: nn.Module, checkpoint: dict[str, Any]) -> None:
     """Carry the mark of a folded alpha over, so that it is not folded in again."""
     folded_alpha = checkpoint.get(OUR_KEY, {}).get("folded_alpha")
     if folded_alpha is not None:
-        model.folded_alpha = folded_alpha
+        folding.mark(model, folded_alpha)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], config: Config) -> None:

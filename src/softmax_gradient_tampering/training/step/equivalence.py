@@ -22,7 +22,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.loss.folding import find_classifier
+from softmax_gradient_tampering.loss.inference.head import find_classifier
 from softmax_gradient_tampering.training.config.fields import Config
 
 _SGD = ("sgd", "nesterov", "momentum")
