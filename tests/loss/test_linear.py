@@ -376,10 +376,10 @@ def test_operators_pass_torchs_checks(reduction, soft):
     hidden, weight, bias, target, options = make(Case(soft=soft, reduction=reduction))
     operators = torch.ops.softmax_gradient_tampering
     rest = (target, 0.25, None, *options.values(), torch.float64)
-    forward = (hidden, weight, bias, *rest, True)
+    forward = (hidden, weight, bias, True, *rest)
     torch.library.opcheck(operators.linear_cross_entropy, forward)
     loss, *stats = operators.linear_cross_entropy(*forward)
-    backward = (torch.ones_like(loss), hidden, weight, bias, *stats, *rest, [True, False, True])
+    backward = (torch.ones_like(loss), hidden, weight, bias, *stats, [True, False, True], *rest)
     torch.library.opcheck(operators.linear_cross_entropy_backward, backward)
 
 
@@ -406,12 +406,17 @@ def test_func_transforms_are_right(two_blocks):
     assert_close(one_by_one / len(arguments.hidden), expected)
 
 
-def test_forward_mode_is_refused():
+@pytest.mark.parametrize("argument", ["hidden", "weight", "bias"])
+def test_forward_mode_is_that_of_the_logits(argument):
     arguments = make(Case())
     with fwd.dual_level():
-        dual = fwd.make_dual(arguments.hidden, torch.ones_like(arguments.hidden))
-        with pytest.raises(NotImplementedError, match="jvp"):
-            of_hidden(arguments._replace(hidden=dual), 0.25)
+        primal = getattr(arguments, argument)
+        dual = arguments._replace(**{argument: fwd.make_dual(primal, torch.ones_like(primal))})
+        actual, expected = (
+            fwd.unpack_dual(loss_fn(dual, 0.25)).tangent for loss_fn in (of_hidden, of_logits)
+        )
+    assert_close(actual, expected)
+    assert actual != 0
 
 
 def test_gradients_of_target_and_class_weight_are_those_of_the_logits():

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.func import grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import softmax_gradient_tampering
@@ -65,6 +68,45 @@ def test_a_dispatch_mode_is_seen_while_it_is_active():
     with Mode():
         assert torch_internals.has_dispatch_mode()
     assert not torch_internals.has_dispatch_mode()
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+def test_a_graph_that_is_being_made_is_seen(pre_dispatch):
+    seen = []
+
+    def function(x):
+        seen.append((torch_internals.has_dispatch_mode(), torch_internals.is_traced()))
+        return x + 1
+
+    make_fx(function, pre_dispatch=pre_dispatch)(torch.ones(3))
+    assert seen == [(True, True)]
+    assert not torch_internals.is_traced()
+
+
+def test_a_fake_tensor_is_told_from_a_real_one():
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(torch.ones(3))
+    assert torch_internals.is_fake(fake)
+    assert not torch_internals.is_fake(torch.nn.Parameter(torch.ones(3)))
+    assert not torch_internals.is_eager(fake)
+    assert not torch_internals.is_eager(torch.ones(3, device="meta"))
+    assert torch_internals.is_eager(torch.ones(3))
+
+
+def test_a_dual_number_is_told_from_a_tensor():
+    x = torch.ones(3)
+    with forward_ad.dual_level():
+        assert torch_internals.is_forward_mode()
+        assert not torch_internals.has_tangent(x, None)
+        assert torch_internals.has_tangent(None, x, forward_ad.make_dual(x, x))
+    assert not torch_internals.is_forward_mode()
+
+
+def test_below_autograd_nothing_is_recorded():
+    x = torch.ones(3, requires_grad=True)
+    with torch_internals.below_autograd():
+        assert not (2 * x).requires_grad
+    assert (2 * x).requires_grad
 
 
 def test_the_gradient_through_log_softmax_is_that_of_autograd():

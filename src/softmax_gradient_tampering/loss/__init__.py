@@ -1,8 +1,10 @@
 """The loss room: the method, for any loop that has logits.
 
 `functional` and `module` are the cross-entropy, `generic` tampers with any loss, `linear` spares
-the logits of large vocabularies, `inference` multiplies a trained model's logits by alpha,
-`operator` meets autograd and the compiler, `kernels` compute. It imports torch and nothing else.
+the logits of large vocabularies, `inference` multiplies a trained model's logits by alpha.
+`operator` meets autograd and, through `dispatcher`, whoever traces; `kernels` compute.
+`torch_internals` asks torch what it has no public name for. The room imports torch and nothing
+else.
 """
 
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy

@@ -1,27 +1,31 @@
 """alpha, the exponent of the power transform: what it may be."""
 
 import math
+import warnings
+from decimal import Decimal
+from numbers import Real
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from softmax_gradient_tampering.loss.torch_internals import is_transformed
+from softmax_gradient_tampering.loss.torch_internals import is_eager, is_transformed
 
 Alpha = float | Tensor
 
 
-def check_alpha(alpha: Alpha) -> Alpha:
+def check_alpha(alpha: Any) -> Alpha:
     """Return alpha as a float, or as the 0-d tensor it is where it may not be read.
 
-    A number and a CPU tensor are read and validated. A tensor on a device is not
-    read, and under torch.compile and torch.func no tensor is: an alpha schedule then causes
-    neither a synchronisation nor a recompilation.
+    A number of any real type, a 0-d array and a CPU tensor are read and validated. A tensor on a
+    device is not read, and neither is any tensor under torch.compile and torch.func or while
+    somebody traces: an alpha schedule then causes neither a synchronisation nor a recompilation.
+    Above 1, Python warns once.
 
     Raises:
         ValueError: alpha is not finite, negative, or a tensor with dimensions.
         TypeError: alpha is neither a number nor a tensor.
     """
-    if type(alpha) is float and 0.0 <= alpha < math.inf:
+    if type(alpha) is float and 0.0 <= alpha <= 1.0:
         return alpha
     if isinstance(alpha, Tensor):
         if alpha.dim() != 0:
@@ -29,14 +33,25 @@ def check_alpha(alpha: Alpha) -> Alpha:
                 f"alpha must be a number or a 0-d tensor, not a tensor of shape "
                 f"{tuple(alpha.shape)}; index one element or call .squeeze()"
             )
-        if alpha.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed():
+        if alpha.device.type != "cpu" or not is_eager(alpha) or is_transformed():
             return alpha.detach()
+    if getattr(alpha, "shape", None) == ():  # a tensor, a scalar of numpy or its 0-d array
         alpha = alpha.item()
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+    if isinstance(alpha, bool) or not isinstance(alpha, (Real, Decimal)):
         raise TypeError(f"alpha must be a number or a 0-d tensor, not {type(alpha).__name__}")
-    if not (math.isfinite(alpha) and alpha >= 0):
+    try:
+        number = float(alpha)
+    except OverflowError:  # an integer of more than 300 digits
+        number = math.inf
+    if not (math.isfinite(number) and number >= 0):
         raise ValueError(
             f"alpha must be finite and at least 0, got {alpha}; "
             f"1 is ordinary cross-entropy, the published values are 0.05 to 0.92"
         )
-    return float(alpha)
+    if number > 1:
+        warnings.warn(
+            f"alpha = {number:g} is above 1: the gradient sharpens p in the place of flattening "
+            f"it; the published values are 0.05 to 0.92",
+            stacklevel=1,  # one place for every caller, so that Python says it once
+        )
+    return number

@@ -10,7 +10,8 @@ from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 from softmax_gradient_tampering.loss.generic import is_compiled_transform, tamper
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, is_index
 from softmax_gradient_tampering.loss.kernels.selection import check_kernel
-from softmax_gradient_tampering.loss.operator import tampered_cross_entropy_rows
+from softmax_gradient_tampering.loss.operator import differentiable_cross_entropy
+from softmax_gradient_tampering.loss.torch_internals import has_tangent, is_fake
 
 INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -80,25 +81,25 @@ def tampered_cross_entropy(
         "reduction": reduction,
         "label_smoothing": label_smoothing,
     }
-    if kernel != "auto" and not torch.compiler.is_compiling():  # there the operator checks
-        check_kernel(kernel, input.device)
     if not _is_regular(input, target, weight, ignore_index, reduction, label_smoothing):
         # If an argument is wrong, torch's own function says what.
         return tamper(F.cross_entropy, alpha)(input, target, **kwargs)
+    if kernel != "auto" and not torch.compiler.is_compiling():  # there the operator checks
+        check_kernel(kernel, input.device)
     loss_dtype = loss_dtype_of(input, target, weight)
-    if target.requires_grad or is_compiled_transform():
+    if _is_for_torch(input, target, weight):
         return _composite(input, target, alpha, kwargs).to(loss_dtype)
     options = Options(**kwargs, loss_dtype=loss_dtype, kernel=kernel)
     shape = target.shape if is_index(target) else input.shape[:1] + input.shape[2:]
     if input.dim() == 1:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
         shape = torch.Size()
-    elif input.dim() > 2:
+    elif input.dim() > 2 and input.device.type != "cpu":  # the kernels of devices know rows alone
         input = input.movedim(1, -1).flatten(0, -2)
         target = target.flatten() if is_index(target) else target.movedim(1, -1).flatten(0, -2)
-    if is_index(target):
+    if is_index(target) and target.dtype != torch.int64:
         target = target.long()
-    loss = tampered_cross_entropy_rows(input, target, alpha, options)
+    loss = differentiable_cross_entropy(input, target, alpha, options)
     return loss.reshape(shape) if reduction == "none" else loss
 
 
@@ -111,6 +112,21 @@ def _composite(input: Tensor, target: Tensor, alpha: Alpha, kwargs: dict[str, An
     return tamper(F.cross_entropy, alpha)(input.to(dtype), target, **kwargs)
 
 
+def _is_for_torch(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+    """Whether right arguments are beyond the operator, which torch's own operations can do."""
+    return (
+        target.requires_grad
+        or is_compiled_transform()
+        or has_tangent(target, weight)
+        or not (_is_plain(input) and _is_plain(target))
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is no tensor of another library's or of torch's own kind, such as a DTensor."""
+    return type(tensor) in (Tensor, torch.nn.Parameter) or is_fake(tensor)
+
+
 def _is_regular(
     input: Tensor,
     target: Tensor,
@@ -119,8 +135,12 @@ def _is_regular(
     reduction: str,
     label_smoothing: float,
 ) -> bool:
-    """Whether the arguments are of a form that the operator takes."""
+    """Whether the arguments are right: a loss of these exists."""
+    if not isinstance(input, Tensor) or not isinstance(target, Tensor):
+        return False
     if input.dim() == 0 or not input.is_floating_point() or input.device != target.device:
+        return False
+    if not isinstance(ignore_index, int) or not isinstance(label_smoothing, (int, float)):
         return False
     if is_index(target):
         of_input = input.shape[:1] + input.shape[2:] if input.dim() > 1 else ()
@@ -128,6 +148,8 @@ def _is_regular(
     else:
         fits = target.shape == input.shape and ignore_index < 0
     if weight is not None:
+        if not isinstance(weight, Tensor) or weight.device != input.device:
+            return False
         fits &= weight.shape == input.shape[min(1, input.dim() - 1) :][:1]
         fits &= weight.dtype == input.dtype or torch.is_autocast_enabled(input.device.type)
         fits &= not weight.requires_grad
@@ -137,8 +159,7 @@ def _is_regular(
 def loss_dtype_of(input: Tensor, target: Tensor, weight: Tensor | None) -> torch.dtype:
     """The dtype in which F.cross_entropy returns the loss of these arguments."""
     dtype = input.dtype
-    if not is_index(target):
-        dtype = torch.promote_types(dtype, target.dtype)
-    if weight is not None:
-        dtype = torch.promote_types(dtype, weight.dtype)
+    for other in (None if is_index(target) else target, weight):
+        if other is not None and other.dtype != dtype:
+            dtype = torch.promote_types(dtype, other.dtype)
     return compute_dtype(dtype) if torch.is_autocast_enabled(input.device.type) else dtype

@@ -1,6 +1,7 @@
 """Tampering with any loss of logits: the value l(z), the gradient of l(alpha z) / alpha."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
-from softmax_gradient_tampering.loss.torch_internals import is_transformed
+from softmax_gradient_tampering.loss.dispatcher import define_operator
+from softmax_gradient_tampering.loss.torch_internals import (
+    below_autograd,
+    is_traced,
+    is_transformed,
+)
 
 
 def tamper(loss_fn: Callable[..., Tensor], alpha: Alpha) -> Callable[..., Tensor]:
@@ -45,17 +51,7 @@ def tamper(loss_fn: Callable[..., Tensor], alpha: Alpha) -> Callable[..., Tensor
 
     Source: follows from arXiv 2111.12495, as p' = softmax(alpha z).
     """
-    alpha = check_alpha(alpha)
-
-    def tampered_loss(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        value = loss_fn(input, *args, **kwargs)
-        if isinstance(alpha, float) and alpha == 0:
-            surrogate = loss_fn(_AtZero.apply(input), *args, **kwargs)
-        else:
-            surrogate = loss_fn(alpha * input, *args, **kwargs) / alpha
-        return report(value, surrogate)
-
-    return tampered_loss
+    return partial(_tampered_loss, loss_fn, check_alpha(alpha))
 
 
 def tampered_binary_cross_entropy_with_logits(
@@ -102,16 +98,31 @@ def is_compiled_transform() -> bool:
     return torch.compiler.is_compiling() and is_transformed()
 
 
+def _tampered_loss(
+    loss_fn: Callable[..., Tensor], alpha: Alpha, input: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    """The loss that `tamper` returns, of its first two arguments."""
+    value = loss_fn(input, *args, **kwargs)
+    if isinstance(alpha, float) and alpha == 0:
+        surrogate = loss_fn(_at_zero(input), *args, **kwargs)
+    else:
+        surrogate = loss_fn(alpha * input, *args, **kwargs) / alpha
+    return report(value, surrogate)
+
+
 def report(value: Tensor, surrogate: Tensor) -> Tensor:
     """The value of one tensor with the derivatives of another."""
-    if not torch.compiler.is_compiling():
-        return _ForwardModeReport.apply(value, surrogate)
-    if not is_compiled_transform():
+    if is_compiled_transform():
+        # With torch 2.9 and 2.11 a compiled torch.func transform passes over a Function's
+        # backward, without a word; these operations it cannot mistake.
+        zero = torch.where(surrogate.isfinite(), surrogate - surrogate.detach(), 0)
+        return value.detach() + zero
+    if _is_in_a_graph():
+        reported: Tensor = _report_operator(value, surrogate)
+        return reported
+    if torch.compiler.is_compiling():
         return _Report.apply(value, surrogate)  # dynamo traces no Function that has a jvp
-    # With torch 2.9 and 2.11 a compiled torch.func transform passes over a Function's backward,
-    # without a word; these operations it cannot mistake.
-    zero = torch.where(surrogate.isfinite(), surrogate - surrogate.detach(), 0)
-    return value.detach() + zero
+    return _ForwardModeReport.apply(value, surrogate)
 
 
 class _Report(torch.autograd.Function):
@@ -119,7 +130,10 @@ class _Report(torch.autograd.Function):
 
     @staticmethod
     def forward(value: Tensor, surrogate: Tensor) -> Tensor:
-        return value.clone()
+        if not _is_in_a_graph():
+            return value.clone()
+        with below_autograd():
+            return _report_operator(value, surrogate)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -136,14 +150,47 @@ class _ForwardModeReport(_Report):
         return surrogate_tangent.clone()
 
 
-class _AtZero(torch.autograd.Function):
-    """0 for every logit, passing the gradient on as it is: l(alpha z) / alpha at alpha = 0."""
+def _is_in_a_graph() -> bool:
+    """Whether a graph is made, of operators alone, that somebody may differentiate later on."""
+    is_it = torch.compiler.is_exporting() if torch.compiler.is_compiling() else is_traced()
+    return is_it and not is_transformed()
 
+
+def _at_zero(logits: Tensor) -> Tensor:
+    """0 for every logit, passing the gradient on as it is: l(alpha z) / alpha at alpha = 0."""
+    zero: Tensor = (_at_zero_operator if _is_in_a_graph() else _AtZero.apply)(logits)
+    return zero
+
+
+class _AtZero(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
-        return torch.where(logits == -torch.inf, logits, 0)
+        if not _is_in_a_graph():
+            return _zero(logits)
+        with below_autograd():
+            return _at_zero_operator(logits)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
+
+
+def _zero(logits: Tensor) -> Tensor:
+    return torch.where(logits == -torch.inf, logits, 0)
+
+
+_report_operator = define_operator(
+    "report",
+    "(Tensor value, Tensor surrogate) -> Tensor",
+    run=lambda value, surrogate: value.clone(),
+    fake=lambda value, surrogate: value.clone(),
+    differentiate=lambda value, surrogate: _ForwardModeReport.apply(value, surrogate),
+)
+_at_zero_operator = define_operator(
+    "at_zero",
+    "(Tensor logits) -> Tensor",
+    run=_zero,
+    fake=_zero,
+    differentiate=lambda logits: _AtZero.apply(logits),
+)

@@ -1,11 +1,19 @@
 """Every name of torch that is private, each behind a function that says what it asks.
 
 Torch has no public way to these. Whatever a new version changes of them is mended here, and
-tests/loss/test_torch_internals.py says when.
+tests/loss/test_torch_internals.py says when. At the end stands what is asked of several at once.
 """
+
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+_ABOVE_AUTOGRAD = torch._C.DispatchKey.PreDispatch
+_has_key = torch._C._dispatch_tls_is_dispatch_key_included
 
 
 def is_transformed() -> bool:
@@ -19,8 +27,11 @@ def is_batch_of_gradients(grad: Tensor) -> bool:
 
 
 def has_dispatch_mode() -> bool:
-    """Whether a TorchDispatchMode is active: it traces or intercepts every operation."""
-    return torch._C._len_torch_dispatch_stack() > 0
+    """Whether a TorchDispatchMode is active: it traces or intercepts every operation.
+
+    Those that trace above autograd are not on the stack of the others.
+    """
+    return torch._C._len_torch_dispatch_stack() > 0 or _has_key(_ABOVE_AUTOGRAD)
 
 
 def log_softmax_backward(grad: Tensor, log_p: Tensor, dtype: torch.dtype) -> Tensor:
@@ -41,3 +52,40 @@ def flag_nonfinite_(gradients: list[Tensor], found: Tensor) -> None:
     """
     one = torch.ones((), device=found.device)
     torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
+
+
+def below_autograd() -> AbstractContextManager[Any]:
+    """Inside, the dispatcher passes over autograd: an operator's own formula records it."""
+    return torch._C._AutoDispatchBelowAutograd()
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether it is a FakeTensor: with a shape, a dtype and a device, but without data."""
+    return isinstance(tensor, torch._subclasses.FakeTensor)
+
+
+def is_forward_mode() -> bool:
+    """Whether a level of torch.autograd.forward_ad is open: tensors may be dual numbers."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+def has_tangent(*tensors: Tensor | None) -> bool:
+    """Whether one of the tensors is a dual number of torch.autograd.forward_ad."""
+    return is_forward_mode() and any(
+        tensor is not None and unpack_dual(tensor).tangent is not None for tensor in tensors
+    )
+
+
+def is_traced() -> bool:
+    """Whether make_fx, or what is made of it, records operations into a graph."""
+    return has_dispatch_mode() and get_proxy_mode() is not None
+
+
+def is_eager(tensor: Tensor) -> bool:
+    """Whether nobody traces or intercepts: a tensor with data, no compiler, no dispatch mode."""
+    return not (
+        torch.compiler.is_compiling()
+        or has_dispatch_mode()
+        or tensor.is_meta
+        or (type(tensor) is not Tensor and is_fake(tensor))
+    )

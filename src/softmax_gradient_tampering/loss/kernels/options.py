@@ -1,5 +1,6 @@
 """The options of the cross-entropy, as every kernel receives them."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,8 @@ def loss_divisor(target: Tensor, options: Options, like: Tensor) -> Tensor:
     if options.reduction != "mean":
         return torch.ones((), dtype=dtype, device=like.device)
     if not is_index(target):
-        return torch.full((), target.shape[0], dtype=dtype, device=like.device)
+        num_rows = target.shape[0] * math.prod(target.shape[2:])
+        return torch.full((), num_rows, dtype=dtype, device=like.device)
     counted = target != options.ignore_index
     if options.weight is None:
         return counted.sum().to(dtype)
@@ -45,11 +47,11 @@ def loss_divisor(target: Tensor, options: Options, like: Tensor) -> Tensor:
 
 
 def row_scale(grad_loss: Tensor, target: Tensor, divisor: Tensor, options: Options) -> Tensor:
-    """The incoming gradient of every row, 0 in ignored rows: (N, 1), or 0-d.
+    """The incoming gradient of every row, 0 in ignored rows: (N, 1, d1, ...), or 0-d.
 
     Args:
-        grad_loss: gradient of the loss, 0-d, or (N,) where the reduction is "none".
-        target: (N,) class indices, or (N, C) probabilities.
+        grad_loss: gradient of the loss, 0-d, or (N, d1, ...) where the reduction is "none".
+        target: (N, d1, ...) class indices, or (N, C, d1, ...) probabilities.
         divisor: as `loss_divisor` gives it.
         options: the loss's options.
     """
@@ -57,4 +59,4 @@ def row_scale(grad_loss: Tensor, target: Tensor, divisor: Tensor, options: Optio
     if is_index(target):
         # Not a product with the mask: where every row is ignored that is 0 * inf.
         scale = torch.where(target != options.ignore_index, scale, 0)
-    return scale.unsqueeze(-1) if scale.dim() else scale
+    return scale.unsqueeze(1) if scale.dim() else scale

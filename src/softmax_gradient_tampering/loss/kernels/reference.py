@@ -1,7 +1,8 @@
 """The paper's equations, in differentiable torch operations of any dtype.
 
 Legend: N rows, C classes; z (N, C) logits, q (N, C) target distribution with the
-class weights multiplied in, p' = p^alpha / sum(p^alpha) = softmax(alpha z).
+class weights multiplied in, p' = p^alpha / sum(p^alpha) = softmax(alpha z). Further
+dimensions, (N, C, d1, ...), are rows too: dimension 1 is that of the classes everywhere.
 
     value      L     = cross_entropy(z, q)
     gradient   dL/dz = scale * (sum_c(q) p' - q)       without weights sum_c(q) = 1
@@ -27,13 +28,13 @@ def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[
     """The ordinary cross-entropy, which alpha does not touch.
 
     Args:
-        z: (N, C) logits.
-        target: (N,) class indices, or (N, C) probabilities.
+        z: (N, C, d1, ...) logits.
+        target: (N, d1, ...) class indices, int64, or (N, C, d1, ...) probabilities.
         alpha: unused here; for kernels whose forward prepares their backward.
         options: the loss's options.
 
     Returns:
-        loss: 0-d, or (N,) where the reduction is "none", in `options.loss_dtype`.
+        loss: 0-d, or (N, d1, ...) where the reduction is "none", in `options.loss_dtype`.
         stats: what `backward` needs, of `stats_shape`; here what the reduction divides by.
     """
     dtype = compute_dtype(z.dtype)
@@ -55,20 +56,20 @@ def backward(
     """The tampered gradient; differentiable in `grad_loss` and `z`.
 
     Args:
-        grad_loss: the gradient of the loss, 0-d or (N,).
-        z: (N, C) logits.
-        target: (N,) class indices, or (N, C) probabilities.
+        grad_loss: the gradient of the loss, 0-d or (N, d1, ...).
+        z: (N, C, d1, ...) logits.
+        target: (N, d1, ...) class indices, int64, or (N, C, d1, ...) probabilities.
         alpha: the exponent, a number or a 0-d tensor.
         stats: what `forward` returned.
         options: the loss's options.
 
     Returns:
-        (N, C) gradient of the loss with respect to z, in z's dtype.
+        The gradient of the loss with respect to z, in z's shape and dtype, contiguous.
     """
     q = target_distribution(target, z, options)
     p_tampered = tampered_log_softmax(z.to(q.dtype), alpha).exp()
     scale = row_scale(grad_loss, target, stats, options)
-    return (scale * (q.sum(-1, keepdim=True) * p_tampered - q)).to(z.dtype)
+    return (scale * (q.sum(1, keepdim=True) * p_tampered - q)).to(z.dtype).contiguous()
 
 
 def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
@@ -77,8 +78,8 @@ def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
 
 
 def tampered_log_softmax(z: Tensor, alpha: Alpha) -> Tensor:
-    """log p' = log_softmax(alpha z), (N, C); at alpha = 0, p' uniform where z is not -inf."""
-    return torch.log_softmax(multiply(z, alpha), dim=-1)
+    """log p' = log_softmax(alpha z), of z's shape; at alpha = 0, p' uniform where z is not -inf."""
+    return torch.log_softmax(multiply(z, alpha), dim=1)
 
 
 def multiply(z: Tensor, alpha: Alpha) -> Tensor:
@@ -91,14 +92,16 @@ def multiply(z: Tensor, alpha: Alpha) -> Tensor:
 
 
 def target_distribution(target: Tensor, z: Tensor, options: Options) -> Tensor:
-    """q (N, C): one-hot or given, smoothed first, then weighted, as torch does."""
+    """q of z's shape: one-hot or given, smoothed first, then weighted, as torch does."""
     dtype = compute_dtype(z.dtype)
-    num_classes = z.shape[-1]
+    num_classes = z.shape[1]
+    along_classes = (-1, *(1,) * (z.dim() - 2))
     if is_index(target):
-        classes = torch.arange(num_classes, device=z.device)
-        q = (target.unsqueeze(-1) == classes).to(dtype)
+        classes = torch.arange(num_classes, device=z.device).view(along_classes)
+        q = (target.unsqueeze(1) == classes).to(dtype)
     else:
         q = target.to(dtype)
     if options.label_smoothing > 0:
         q = q * (1 - options.label_smoothing) + options.label_smoothing / num_classes
-    return q if options.weight is None else q * options.weight.to(dtype)
+    weight = options.weight
+    return q if weight is None else q * weight.to(dtype).view(along_classes)

@@ -1,39 +1,18 @@
 """Which kernel computes a loss: the one asked for, or the fastest that can."""
 
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels import reference
 from softmax_gradient_tampering.loss.kernels.cpu import blocks
 from softmax_gradient_tampering.loss.kernels.cpu import kernel as cpu
 from softmax_gradient_tampering.loss.kernels.cpu.native_library import native_library
-from softmax_gradient_tampering.loss.kernels.options import Options
+from softmax_gradient_tampering.loss.kernels.rows import Kernel, RowWise
 
 KERNELS = ("auto", "reference", "blocks", "cpu", "triton")
-
-
-class Kernel(Protocol):
-    """The contract, described in `reference`."""
-
-    def forward(
-        self, z: Tensor, target: Tensor, alpha: Alpha, options: Options
-    ) -> tuple[Tensor, Tensor]: ...
-
-    def backward(
-        self,
-        grad_loss: Tensor,
-        z: Tensor,
-        target: Tensor,
-        alpha: Alpha,
-        stats: Tensor,
-        options: Options,
-    ) -> Tensor: ...
-
-    def stats_shape(self, z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]: ...
 
 
 _ON_A_CPU: dict[str, Kernel] = {"blocks": blocks, "cpu": cpu}
@@ -63,9 +42,10 @@ def select_kernel(name: str, z: Tensor) -> Kernel:
         ValueError: as `check_kernel`.
     """
     name = _resolve(name, z.device)
+    kernel = _ON_A_CPU.get(name, reference)
     if name == "triton" and z.dtype != torch.float64:
-        return _triton()
-    return _ON_A_CPU.get(name, reference)
+        kernel = _triton()
+    return kernel if z.dim() == 2 or kernel is reference else RowWise(kernel)
 
 
 def describe_kernel(name: str, device: torch.device) -> str:

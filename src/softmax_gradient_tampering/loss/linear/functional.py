@@ -14,7 +14,7 @@ from softmax_gradient_tampering.loss.functional import (
 )
 from softmax_gradient_tampering.loss.kernels.options import Options, is_index
 from softmax_gradient_tampering.loss.linear.kernel import Head
-from softmax_gradient_tampering.loss.linear.operator import linear_cross_entropy_rows
+from softmax_gradient_tampering.loss.linear.operator import differentiable_linear_cross_entropy
 from softmax_gradient_tampering.loss.torch_internals import is_transformed
 
 
@@ -102,7 +102,7 @@ def tampered_linear_cross_entropy(
     if _is_regular(head, target, options):
         options = options._replace(loss_dtype=loss_dtype_of(hidden, target, class_weight))
         target = target.long() if is_index(target) else target
-        loss = linear_cross_entropy_rows(head, target, alpha, options)
+        loss = differentiable_linear_cross_entropy(head, target, alpha, options)
     else:  # if an argument is wrong, torch's own functions say what
         loss = tampered_cross_entropy(F.linear(*head), target, alpha, **kwargs)
     return loss.reshape(shape) if reduction == "none" else loss

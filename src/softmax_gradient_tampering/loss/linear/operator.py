@@ -1,9 +1,10 @@
-"""The operators of hidden states and a classifier: forward, backward, fake, autograd.
+"""The operator of hidden states and a classifier: forward and backward, fake, autograd.
 
-They are one kernel for every device, in torch's own operations, and opaque to torch.compile:
+It is one kernel for every device, in torch's own operations, and opaque to torch.compile:
 traced, the blocks would be unrolled, and the memory between them the compiler's choice.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,159 +12,191 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
+from softmax_gradient_tampering.loss.dispatcher import LossOperator
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
-from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype
+from softmax_gradient_tampering.loss.kernels import reference
+from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, loss_divisor
 from softmax_gradient_tampering.loss.linear import kernel as linear
 from softmax_gradient_tampering.loss.linear.kernel import Head, Needed, RowStatistics
-
-_library = torch.library.Library("softmax_gradient_tampering", "FRAGMENT")
-_HEAD = "Tensor hidden, Tensor weight, Tensor? bias"
-_STATS = "Tensor largest, Tensor log_sum, Tensor mass"
-_OPTIONS = (
-    "Tensor target, float alpha, Tensor? alpha_tensor, Tensor? class_weight, int ignore_index, "
-    "str reduction, float label_smoothing, ScalarType loss_dtype"
-)
-_library.define(
-    f"linear_cross_entropy({_HEAD}, {_OPTIONS}, bool is_differentiated) -> (Tensor loss, {_STATS})"
-)
-_library.define(
-    f"linear_cross_entropy_backward(Tensor grad_loss, {_HEAD}, {_STATS}, {_OPTIONS}, "
-    f"bool[3] needed) -> (Tensor, Tensor, Tensor)"
-)
+from softmax_gradient_tampering.loss.torch_internals import has_tangent, is_batch_of_gradients
 
 
-def linear_cross_entropy_rows(head: Head, target: Tensor, alpha: Alpha, options: Options) -> Tensor:
+def differentiable_linear_cross_entropy(
+    head: Head, target: Tensor, alpha: Alpha, options: Options
+) -> Tensor:
     """The loss of hidden (N, D) and its classifier; the gradients are tampered with."""
-    # Inside the Function the grad mode is off, whatever it is here.
-    is_differentiated = torch.is_grad_enabled() and any(
+    if torch.compiler.is_compiling():
+        loss: Tensor = _FORWARD(*head, False, target, alpha, options)[0]
+        return loss
+    if has_tangent(*head):  # forward-mode AD is known for logits
+        arguments = options._asdict()
+        dtype = arguments.pop("loss_dtype")
+        return tampered_cross_entropy(F.linear(*head), target, alpha, **arguments).to(dtype)
+    return _apply(*head, False, target, alpha, options)[0]
+
+
+def _apply(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    is_differentiated: bool,
+    target: Tensor,
+    alpha: Alpha,
+    options: Options,
+) -> tuple[Tensor, ...]:
+    """Loss and statistics, recorded by autograd.
+
+    Whether they are differentiated is found here, as inside the Function the grad mode is off.
+    A compiled graph, which runs without autograd, says so itself.
+    """
+    head = hidden, weight, bias
+    is_differentiated |= torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in head
     )
     # The class weight is an argument of its own, so that autograd sees it.
     rest = options._replace(weight=None)
-    loss: Tensor = _Operator.apply(*head, target, options.weight, alpha, rest, is_differentiated)
-    return loss
+    return _Recorded.apply(*head, is_differentiated, target, options.weight, alpha, rest)
 
 
-class _Operator(torch.autograd.Function):
+class _Recorded(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        is_differentiated: bool,
         target: Tensor,
         class_weight: Tensor | None,
         alpha: Alpha,
         options: Options,
-        is_differentiated: bool,
-    ) -> Tensor:
-        ctx.alpha, ctx.options = alpha, options
-        options = options._replace(weight=class_weight)
-        loss, *stats = torch.ops.softmax_gradient_tampering.linear_cross_entropy(
-            hidden, weight, bias, target, *_pack(alpha), *_of_loss(options), is_differentiated
+    ) -> tuple[Tensor, ...]:
+        head, ctx.options = (hidden, weight, bias), options
+        loss, *stats = _FORWARD.run(
+            *head, is_differentiated, target, alpha, options._replace(weight=class_weight)
         )
-        ctx.save_for_backward(hidden, weight, bias, target, class_weight, *stats)
-        return loss
+        ctx.number = None if isinstance(alpha, Tensor) else alpha
+        # A tensor is saved for torch to see where it is written to before the backward pass.
+        alpha_tensor = alpha if ctx.number is None else None
+        ctx.save_for_backward(*head, *stats, target, class_weight, alpha_tensor)
+        ctx.mark_non_differentiable(*stats)
+        ctx.set_materialize_grads(False)  # none is made for the statistics
+        return loss, *stats
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, target, class_weight, *stats = ctx.saved_tensors
-        head, options = Head(hidden, weight, bias), ctx.options._replace(weight=class_weight)
-        needed = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():  # the graph of the gradients is wanted
-            grads = _differentiable_gradients(grad_loss, head, target, ctx.alpha, options, needed)
-        else:
-            grads = torch.ops.softmax_gradient_tampering.linear_cross_entropy_backward(
-                grad_loss, *head, *stats, target, *_pack(ctx.alpha), *_of_loss(options), needed
-            )
-        grads = [grad if is_needed else None for grad, is_needed in zip(grads, needed, strict=True)]
-        return *grads, None, None, None, None, None
+    def backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad_loss is None:
+            return (None,) * 8
+        *head, largest, log_sum, mass, target, class_weight, alpha = ctx.saved_tensors
+        stats = RowStatistics(largest, log_sum, mass)
+        options = ctx.options._replace(weight=class_weight)
+        alpha, needed = ctx.number if alpha is None else alpha, ctx.needs_input_grad[:3]
+        grads = _gradients(grad_loss, Head(*head), stats, needed, target, alpha, options)
+        wanted = [
+            grad if is_wanted else None for grad, is_wanted in zip(grads, needed, strict=True)
+        ]
+        return *wanted, *(None,) * 5
 
 
-def _differentiable_gradients(
+def _gradients(
     grad_loss: Tensor,
     head: Head,
+    stats: RowStatistics,
+    needed: Sequence[bool],
     target: Tensor,
     alpha: Alpha,
     options: Options,
-    needed: tuple[bool, ...],
-) -> list[Tensor | None]:
-    """The gradients with their graph, by way of the logits."""
-    options_of_loss = options._asdict()
-    dtype = options_of_loss.pop("loss_dtype")
-    loss = tampered_cross_entropy(F.linear(*head), target, alpha, **options_of_loss).to(dtype)
-    inputs = [tensor for tensor, is_needed in zip(head, needed, strict=True) if is_needed]
-    grads = iter(torch.autograd.grad(loss, inputs, grad_loss, create_graph=True))  # type: ignore[arg-type]
-    return [next(grads) if is_needed else None for is_needed in needed]
+) -> tuple[Tensor, ...]:
+    """The gradients; by way of the logits where torch may have to differentiate them.
+
+    That is where their graph is wanted, and where a whole batch of incoming gradients comes at
+    once (is_grads_batched).
+    """
+    is_recorded = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (grad_loss, *head)
+    )
+    if not (is_recorded or is_batch_of_gradients(grad_loss)):
+        arguments = grad_loss, *head, *stats, [*needed], target, alpha, options
+        grads: tuple[Tensor, ...] = _BACKWARD.run(*arguments)
+        return grads
+    logits = F.linear(*head)
+    divisor = loss_divisor(target, options, logits)
+    grad = reference.backward(grad_loss, logits, target, alpha, divisor, options)
+    return _or_empty(
+        grad @ head.weight if needed[0] else None,
+        grad.t() @ head.hidden if needed[1] else None,
+        grad.sum(0) if needed[2] else None,
+        like=head.hidden,
+    )
 
 
-def _of_loss(options: Options) -> tuple[Any, ...]:
-    """The options without the kernel's name: here there is one kernel."""
-    return options[: options._fields.index("kernel")]
+def _or_empty(*grads: Tensor | None, like: Tensor) -> tuple[Tensor, ...]:
+    """An operator's results are tensors; one that is not needed is empty."""
+    return tuple(like.new_empty(0) if grad is None else grad for grad in grads)
 
 
-def _pack(alpha: Alpha) -> tuple[float, Tensor | None]:
-    return (1.0, alpha) if isinstance(alpha, Tensor) else (alpha, None)
+# What the dispatcher calls, through `LossOperator`.
 
 
-def _unpack(alpha: float, alpha_tensor: Tensor | None) -> Alpha:
-    return alpha if alpha_tensor is None else alpha_tensor
-
-
-def _forward(
+def _run_forward(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    is_differentiated: bool,
     target: Tensor,
-    alpha: float,
-    alpha_tensor: Tensor | None,
-    *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    *options, is_differentiated = rest
-    exponent = _unpack(alpha, alpha_tensor)
+    alpha: Alpha,
+    options: Options,
+) -> tuple[Tensor, ...]:
     with torch.autocast(hidden.device.type, enabled=False):
-        loss, stats = linear.forward(
-            Head(hidden, weight, bias), target, exponent, Options(*options), is_differentiated
-        )
+        head = Head(hidden, weight, bias)
+        loss, stats = linear.forward(head, target, alpha, options, is_differentiated)
     return loss, *stats
 
 
-def _backward(grad_loss: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def _run_backward(grad_loss: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     head, stats = Head(*arguments[:3]), RowStatistics(*arguments[3:6])
-    target, alpha, alpha_tensor, *options, needed = arguments[6:]
-    exponent = _unpack(alpha, alpha_tensor)
+    needed, target, alpha, options = arguments[6:]
     with torch.autocast(head.hidden.device.type, enabled=False):
-        grads = linear.backward(
-            grad_loss, head, target, exponent, stats, Options(*options), Needed(*needed)
-        )
-    return tuple(head.hidden.new_empty(0) if grad is None else grad for grad in grads)
+        grads = linear.backward(grad_loss, head, target, alpha, stats, options, Needed(*needed))
+    return _or_empty(*grads, like=head.hidden)
 
 
-@torch.library.register_fake("softmax_gradient_tampering::linear_cross_entropy")
-def _fake_forward(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    alpha: float,
-    alpha_tensor: Tensor | None,
-    *rest: Any,
-) -> tuple[Tensor, ...]:
-    options, rows = Options(*rest[:-1]), hidden.shape[:1]
+def _differentiate_backward(grad_loss: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    head, stats = Head(*arguments[:3]), RowStatistics(*arguments[3:6])
+    return _gradients(grad_loss, head, stats, *arguments[6:])
+
+
+def _fake_forward(hidden: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    options, rows = arguments[-1], hidden.shape[:1]
     loss = hidden.new_empty(rows if options.reduction == "none" else (), dtype=options.loss_dtype)
     dtype = compute_dtype(hidden.dtype)
     return loss, *(hidden.new_empty(rows, dtype=dtype) for _ in RowStatistics._fields)
 
 
-@torch.library.register_fake("softmax_gradient_tampering::linear_cross_entropy_backward")
 def _fake_backward(grad_loss: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(
-        torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        if is_needed
-        else arguments[0].new_empty(0)
-        for tensor, is_needed in zip(arguments[:3], arguments[-1], strict=True)
+    head, needed = arguments[:3], arguments[6]
+    grads = (
+        torch.empty_like(tensor, memory_format=torch.contiguous_format) if is_needed else None
+        for tensor, is_needed in zip(head, needed, strict=True)
     )
+    return _or_empty(*grads, like=head[0])
 
 
-_library.impl("linear_cross_entropy", _forward, "CompositeExplicitAutograd")
-_library.impl("linear_cross_entropy_backward", _backward, "CompositeExplicitAutograd")
+_HEAD, _STATS = (
+    "Tensor hidden, Tensor weight, Tensor? bias",
+    "Tensor largest, Tensor log_sum, Tensor mass",
+)
+_FORWARD = LossOperator(
+    "linear_cross_entropy",
+    (f"{_HEAD}, bool is_differentiated", f"(Tensor loss, {_STATS})"),
+    _run_forward,
+    _fake_forward,
+    _apply,
+)
+_BACKWARD = LossOperator(
+    "linear_cross_entropy_backward",
+    (f"Tensor grad_loss, {_HEAD}, {_STATS}, bool[3] needed", "(Tensor, Tensor, Tensor)"),
+    _run_backward,
+    _fake_backward,
+    _differentiate_backward,
+)
