@@ -24,6 +24,7 @@ from softmax_gradient_tampering.training.records.run_files import (
     COLUMNS,
     Row,
     config_hash,
+    rows_hash,
     run_hash,
 )
 
@@ -173,6 +174,7 @@ def write_run(folder: Path, arm: FakeArm, seed: int, size: Size = Size()) -> Pat
         "final": rows[-1],
         "measurements": {},
         "config_hash": run_hash(args),
+        "summary_hash": rows_hash(rows),
         "seconds": 1.0 + 0.01 * seed,
         "resumes": 0,
     }

@@ -1,5 +1,6 @@
 """Text of files that may be of any size, or no files: read up to a limit, pipes and devices too."""
 
+import os
 from pathlib import Path
 
 MAX_SETTINGS = 2**20  # bytes of a YAML file of settings
@@ -14,7 +15,11 @@ def read_text(path: Path, max_bytes: int = MAX_RECORD, errors: str = "strict") -
         ValueError: it is longer than `max_bytes`, or no UTF-8 where `errors` is strict.
     """
     with path.open("rb") as file:
-        content = file.read(max_bytes + 1)
+        # A read takes memory for all that it may return: of a small file, only what it has.
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, max_bytes) + 1)
+        if len(content) > size:  # a pipe, a device, or a file that grows
+            content += file.read(max_bytes + 1 - len(content))
     if len(content) > max_bytes:
         raise ValueError(f"it holds more than the {max_bytes >> 20} MiB that are read")
     return content.decode("utf-8", errors)

@@ -14,8 +14,7 @@ from softmax_gradient_tampering.studies.report.wording import (
     completeness_sentence,
     verdict_sentence,
 )
-from softmax_gradient_tampering.studies.results.cell_record import CellRecord
-from softmax_gradient_tampering.studies.results.collect import Study
+from softmax_gradient_tampering.studies.results.collect import Study, StudyCell
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
 
 BASELINE, HALF = Arm("baseline", "baseline"), Arm("alpha-0.5", "tampered", 0.5)
@@ -36,7 +35,7 @@ def results(
             curves = {"epoch": np.array([1.0]), "eval_top1": np.array([accuracy])}
             run = RecordedRun(Path("nowhere"), curves)
             cell = Cell(f"{number}-{seed}", arm.name, seed)
-            cells.append(CellRecord(cell, State.FINISHED, run=run))
+            cells.append(StudyCell(cell, State.FINISHED, run=run))
     study = Study(Path("nowhere"), "study", "known", (), tuple(effects), tuple(cells))
     return compare_arms(study)
 
@@ -175,7 +174,7 @@ def test_a_verdict_that_the_permutation_test_does_not_bear_out_says_so() -> None
 
 def test_a_report_of_an_unfinished_study_says_so() -> None:
     study = results({BASELINE: 0, QUARTER: 1}, num_seeds=2).study
-    missing = CellRecord(Cell("x", "alpha-0.25", 2), State.FAILED)
+    missing = StudyCell(Cell("x", "alpha-0.25", 2), State.FAILED)
     cells = (*study.cells, missing)
     incomplete = Study(study.path, "study", "known", (), study.arms, cells)
     assert completeness_sentence(study) == "All 4 cells are finished."

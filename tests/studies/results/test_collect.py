@@ -11,8 +11,7 @@ import pytest
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.analysis.measurements import measure
 from softmax_gradient_tampering.studies.plan.plan import State
-from softmax_gradient_tampering.studies.results.cell_record import CellRecord
-from softmax_gradient_tampering.studies.results.collect import Study, collect
+from softmax_gradient_tampering.studies.results.collect import Study, StudyCell, collect
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from softmax_gradient_tampering.training.run import run
 from tests.studies.synthetic import (
@@ -34,7 +33,7 @@ def study(tmp_path: Path) -> Path:
     return write_study(tmp_path / "study", (BASELINE, TAMPERED, EQUIVALENT), range(3), SMALL)
 
 
-def cell_of(study: Study, arm: str, seed: int) -> CellRecord:
+def cell_of(study: Study, arm: str, seed: int) -> StudyCell:
     (found,) = (each for each in study.cells if (each.cell.arm, each.cell.seed) == (arm, seed))
     return found
 

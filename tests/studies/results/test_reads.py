@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,16 +24,17 @@ def count(event, args):
 
 sys.addaudithook(count)
 assert main(sys.argv[1:]) == 0
-print(json.dumps(opened))
+print(json.dumps([opened, list(sys.modules)]))
 """
 
 
-def count_opens(*words: str) -> Counter[str]:
-    """How often the files of cells are opened by a command."""
+def run_and_look(*words: str) -> tuple[dict[str, int], set[str]]:
+    """How often the files of cells are opened by a command, and the modules that it loads."""
     done = subprocess.run(
         [sys.executable, "-c", COUNT, *words], capture_output=True, text=True, check=True
     )
-    return Counter(json.loads(done.stdout.splitlines()[-1]))
+    opened, modules = json.loads(done.stdout.splitlines()[-1])
+    return opened, set(modules)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", [("study", "status"), ("report",)])
 def test_each_file_of_a_cell_is_opened_once(study: Path, command: tuple[str, ...]) -> None:
-    opened = count_opens(*command, str(study))
+    opened, modules = run_and_look(*command, str(study))
     assert set(opened.values()) == {1}
     for name in ("args.yaml", "summary.csv", "result.json", "predictions.npz"):
         # All cells but a failed, an edited and a running one.
         assert sum(Path(path).name == name for path in opened) >= len(ARMS) * 3 - 3, name
+    if command == ("study", "status"):
+        assert not modules & {"torch", "timm", "scipy", "matplotlib"}
 
 
 def test_cells_of_equal_settings_are_read_once(study: Path, tmp_path: Path) -> None:
@@ -74,6 +76,6 @@ def test_cells_of_equal_settings_are_read_once(study: Path, tmp_path: Path) -> N
     (shared / "cells").symlink_to(study / "cells")
     (shared / "plan.json").write_text(json.dumps(plan))
     for command in (("study", "status"), ("report",)):
-        opened = count_opens(*command, str(shared))
+        opened, _ = run_and_look(*command, str(shared))
         assert set(opened.values()) == {1}
         assert not any(ids["tuned", 1] in path for path in opened)

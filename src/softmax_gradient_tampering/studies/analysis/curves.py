@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_gradient_tampering.studies.analysis.statistics import CONFIDENCE, t_quantile
-from softmax_gradient_tampering.studies.results.recorded_run import FloatArray, RecordedRun
+from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
+from softmax_gradient_tampering.studies.results.summary import FloatArray
 
 
 class Curve(NamedTuple):

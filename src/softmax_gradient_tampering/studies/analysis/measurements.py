@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_gradient_tampering.studies.results.prediction_summary import HELD_OUT, PLAIN, SCALED
-from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun, as_number
+from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
+from softmax_gradient_tampering.studies.results.run_files import as_number
 
 ACCURACY = "eval_top1"
 EPOCHS_TO_BASELINE = "epochs_to_baseline"

@@ -16,7 +16,7 @@ from softmax_gradient_tampering.studies.launch.selection import select_settings
 from softmax_gradient_tampering.studies.plan.plan import TUNING, Cell, State
 from softmax_gradient_tampering.studies.results import claims
 from softmax_gradient_tampering.studies.results.cell_record import CellRecord
-from softmax_gradient_tampering.studies.results.recorded_run import as_number
+from softmax_gradient_tampering.studies.results.run_files import as_number
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
 MAX_ATTEMPTS = 2  # a failed cell is retried once
@@ -209,7 +209,7 @@ def _outcome(record: CellRecord) -> str:
     if record.run is None:
         return record.reason
     seconds = as_number(record.run.result.get("seconds"))
-    return f"{record.run.final('eval_top1'):.2f} % in {seconds:.1f} s"
+    return f"{record.run.summary.final('eval_top1'):.2f} % in {seconds:.1f} s"
 
 
 def _label(cell: Cell) -> str:

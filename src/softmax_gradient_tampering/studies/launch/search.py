@@ -135,7 +135,7 @@ class Search:
         if driver.given_up or driver.invalid:
             return None
         runs = [folder.read(cell).run for cell in folder.plan.cells]
-        tops = [run.final("eval_top1") for run in runs if run is not None]
+        tops = [run.summary.final("eval_top1") for run in runs if run is not None]
         return tops if all(map(math.isfinite, tops)) else None
 
     def _check_failures(self) -> None:

@@ -48,8 +48,8 @@ def _selection(study: StudyFolder, arm: Arm, records: Sequence[CellRecord]) -> d
         point = _grid_point(study.plan.arm(name))
         runs = [record.run for record in records if record.cell.arm == name]
         finished = [run for run in runs if run is not None]
-        top1 = _mean([run.final("eval_top1") for run in finished])
-        loss = _mean([run.final("eval_loss") for run in finished])
+        top1 = _mean([run.summary.final("eval_top1") for run in finished])
+        loss = _mean([run.summary.final("eval_loss") for run in finished])
         table.append({"overrides": point, "mean_top1": top1, "mean_loss": loss, "n": len(finished)})
         score = (top1 or -math.inf, -math.inf if loss is None else -loss)
         if finished and len(finished) == len(runs) and score > best_score:

@@ -9,16 +9,61 @@ from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.files.text import read_text
+from softmax_gradient_tampering.files.untrusted import (
+    ALPHA,
+    COUNT,
+    MAPPING,
+    TEXT,
+    Form,
+    Kind,
+    describe,
+    find_fault,
+    is_integer,
+    list_of,
+    optional,
+)
 from softmax_gradient_tampering.studies.plan.plan import KINDS, TUNED, TUNING, Arm, Cell, Plan
 from softmax_gradient_tampering.training.config.arguments import FIELDS
 
 FILE_NAME = "plan.json"
 FORMAT = 1
+_MAX_BYTES = 2**26  # 100,000 cells take a seventh of it
 # A cell's id names a folder, and never one outside the study.
-_ID = re.compile(r"[\w-][\w.-]*")
-_LARGEST_ALPHA = 1e300
+_ID = re.compile(r"[\w-][\w.-]{0,99}")
 _SCHEDULES = FIELDS["alpha_schedule"].metadata["choices"]
-_NAMES = {str: "text", int: "a whole number", list: "a list", dict: "names and values"}
+
+_TEXTS = list_of(TEXT)
+# torch takes no larger seed.
+_SEED = Kind("a whole number from 0 to 2^64 - 1", lambda v: type(v) is int and 0 <= v < 2**64)
+_SEEDS = list_of(_SEED)
+_PLAN: Form = {
+    "name": TEXT,
+    "command": _TEXTS,
+    "arms": list_of(MAPPING),
+    "seeds": _SEEDS,
+    "tuning_seeds": _SEEDS,
+    "config": MAPPING,
+    "processes_per_run": Kind("a whole number from 1", lambda v: is_integer(v) and v >= 1),
+    "cells": list_of(MAPPING),
+}
+_STAGES: Form = {"stages": list_of(COUNT)}
+_ARM: Form = {
+    "name": TEXT,
+    "kind": Kind(f"one of {', '.join(KINDS)}", lambda v: v in KINDS),
+    "alpha": ALPHA,
+    "alpha_end": optional(ALPHA),
+    "alpha_schedule": Kind(f"one of {', '.join(_SCHEDULES)}", lambda v: v in _SCHEDULES),
+    "overrides": MAPPING,
+    "selected_from": optional(_TEXTS),
+}
+_SELECTION: Form = {"metric": TEXT, "chosen": MAPPING, "table": list_of(MAPPING)}
+_POINT: Form = {"overrides": MAPPING}
+_CELL: Form = {
+    "id": Kind("a folder's name", lambda v: isinstance(v, str) and bool(_ID.fullmatch(v))),
+    "arm": TEXT,
+    "seed": _SEED,
+}
 
 
 def to_json(plan: Plan) -> str:
@@ -42,13 +87,13 @@ def read_plan(path: Path) -> Plan:
         UserError: it cannot be read, is of another format, or is not a plan.
     """
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = json.loads(read_text(path, _MAX_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
     if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:
         found = loaded.get("format") if isinstance(loaded, dict) else None
         raise UserError(
-            f"{path}: not a plan of format {FORMAT} (format: {found!r:.60}); "
+            f"{path}: not a plan of format {FORMAT} (format: {describe(found)}); "
             "report it with the version that made it"
         )
     try:
@@ -62,54 +107,49 @@ def read_plan(path: Path) -> Plan:
 
 
 def _plan(loaded: Mapping[str, Any]) -> Plan:
+    _check_form(loaded, _PLAN)
+    _check_form(loaded, _STAGES, needs_all=False)
     return Plan(
-        name=_take(loaded, "name", str),
-        command=_texts(loaded, "command"),
-        arms=tuple(map(_arm, _take(loaded, "arms", list))),
-        seeds=_counts(loaded, "seeds"),
-        tuning_seeds=_counts(loaded, "tuning_seeds"),
-        config=_take(loaded, "config", dict),
-        processes_per_run=_take(loaded, "processes_per_run", int),
-        cells=tuple(map(_cell, _take(loaded, "cells", list))),
-        stages=_counts(loaded, "stages") if "stages" in loaded else (),
+        name=loaded["name"],
+        command=tuple(loaded["command"]),
+        arms=tuple(_arm(entry, f"arms.{n}.") for n, entry in enumerate(loaded["arms"])),
+        seeds=tuple(loaded["seeds"]),
+        tuning_seeds=tuple(loaded["tuning_seeds"]),
+        config=loaded["config"],
+        processes_per_run=loaded["processes_per_run"],
+        cells=tuple(_cell(entry, f"cells.{n}.") for n, entry in enumerate(loaded["cells"])),
+        stages=tuple(loaded.get("stages", ())),
     )
 
 
-def _arm(entry: Any) -> Arm:
-    name = _take(entry, "name", str)
-    kind = _take(entry, "kind", str)
-    schedule = _take(entry, "alpha_schedule", str)
-    if kind not in KINDS or schedule not in _SCHEDULES:
-        raise ValueError(f"arm {name!r} of kind {kind!r} and schedule {schedule!r}")
-    end, selected_from = entry.get("alpha_end"), entry.get("selected_from")
+def _arm(entry: Mapping[str, Any], where: str) -> Arm:
+    _check_form(entry, _ARM, where)
+    end, selection = entry["alpha_end"], entry.get("selection")
+    if selection is not None:
+        _check_form(selection, _SELECTION, f"{where}selection.")
+        for number, point in enumerate(selection["table"]):
+            _check_form(point, _POINT, f"{where}selection.table.{number}.")
     return Arm(
-        name=name,
-        kind=kind,
-        alpha=_alpha(_take(entry, "alpha", int | float)),
-        alpha_end=None if end is None else _alpha(end),
-        alpha_schedule=schedule,
-        overrides=_take(entry, "overrides", dict),
-        selected_from=() if selected_from is None else _texts(entry, "selected_from"),
-        selection=_selection(entry.get("selection")),
+        name=entry["name"],
+        kind=entry["kind"],
+        alpha=float(entry["alpha"]),
+        alpha_end=None if end is None else float(end),
+        alpha_schedule=entry["alpha_schedule"],
+        overrides=entry["overrides"],
+        selected_from=tuple(entry["selected_from"] or ()),
+        selection=selection,
     )
 
 
-def _selection(entry: Any) -> dict[str, Any] | None:
-    """How a tuned arm's settings were chosen: its table is shown, the chosen ones are trained."""
-    if entry is None:
-        return None
-    _take(entry, "metric", str)
-    _take(entry, "chosen", dict)
-    for point in _take(entry, "table", list):
-        _take(point, "overrides", dict)
-    return dict(entry)
+def _cell(entry: Mapping[str, Any], where: str) -> Cell:
+    _check_form(entry, _CELL, where)
+    return Cell(entry["id"], entry["arm"], entry["seed"])
 
 
-def _cell(entry: Any) -> Cell:
-    name = _take(entry, "id", str)
-    if not _ID.fullmatch(name):
-        raise ValueError(f"cell id {name!r:.60} is not a folder's name")
-    return Cell(name, _take(entry, "arm", str), _count("seed", _take(entry, "seed", int)))
+def _check_form(values: Any, form: Form, where: str = "", needs_all: bool = True) -> None:
+    fault = find_fault(values, form, where, needs_all)
+    if fault is not None:
+        raise ValueError(fault)
 
 
 def _check(plan: Plan) -> None:
@@ -118,8 +158,8 @@ def _check(plan: Plan) -> None:
     Raises:
         ValueError, UserError: they do not.
     """
-    if not plan.arms or not plan.seeds or plan.processes_per_run < 1:
-        raise ValueError("it has no arms, no seeds, or no processes")
+    if not plan.arms or not plan.seeds:
+        raise ValueError("no arms, or no seeds")
     _check_once("seeds", plan.seeds)
     _check_once("tuning_seeds", plan.tuning_seeds)
     _check_once("arms", (arm.name for arm in plan.arms))
@@ -145,42 +185,6 @@ def _check(plan: Plan) -> None:
             continue
         if plan.hash_of(plan.settings_of(cell)) != plan.hash_of(plan.settings_of(other)):
             raise ValueError(f"two cells of different settings have the id {cell.id!r:.60}")
-
-
-def _take(entry: Any, name: str, kind: Any) -> Any:
-    """A value of a mapping, of the type that it must have."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{entry!r:.60} does not hold names and values")
-    if name not in entry:
-        raise ValueError(f"no {name!r}")
-    value = entry[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{name} {value!r:.60} is not {_NAMES.get(kind, 'a number')}")
-    return value
-
-
-def _texts(entry: Any, name: str) -> tuple[str, ...]:
-    values = _take(entry, name, list)
-    if not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{name} is not a list of texts")
-    return tuple(values)
-
-
-def _counts(entry: Any, name: str) -> tuple[int, ...]:
-    return tuple(_count(name, value) for value in _take(entry, name, list))
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} {value!r:.60} is not a whole number from 0 on")
-    return value
-
-
-def _alpha(value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and 0 <= value <= _LARGEST_ALPHA):
-        raise ValueError(f"alpha {value!r:.60} is not a finite number from 0 on")
-    return float(value)
 
 
 def _check_once(name: str, values: Iterable[Any]) -> None:

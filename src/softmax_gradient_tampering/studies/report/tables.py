@@ -11,7 +11,7 @@ from softmax_gradient_tampering.studies.analysis.verdict import Comparison
 from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.report.markup import Markup, element, join
 from softmax_gradient_tampering.studies.report.wording import number, p_value
-from softmax_gradient_tampering.studies.results.recorded_run import as_number
+from softmax_gradient_tampering.studies.results.run_files import as_number
 from softmax_gradient_tampering.training.records.run_files import NOT_HASHED
 
 MAX_CELL_ROWS = 60

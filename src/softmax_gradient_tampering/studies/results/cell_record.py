@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import first_line
+from softmax_gradient_tampering.files.untrusted import COUNT, TEXT, Form, find_fault
 from softmax_gradient_tampering.files.yaml_files import read_args
 from softmax_gradient_tampering.studies.plan.plan import Cell, State
-from softmax_gradient_tampering.studies.results.predictions import Predictions
-from softmax_gradient_tampering.studies.results.recorded_run import (
-    RecordedRun,
-    read_json,
-    read_run,
-)
+from softmax_gradient_tampering.studies.results.run_files import RunFiles, read_json, read_run
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
 from softmax_gradient_tampering.training.records.run_files import NOT_HASHED
 
 FAILURE_NAME = "failure.json"
+_FAILURE: Form = {"attempts": COUNT, "error": TEXT}
 _DEFAULTS = to_mapping(Config())
 _NOT_COMPARED = {*NOT_HASHED, *NOT_RECORDED}
 # What a run fills in where the plan does not say it.
@@ -35,15 +32,13 @@ class CellRecord:
         reason: why it failed or is invalid; one line.
         attempts: of a failed one, how often it was tried; 0 where that is not known.
         run: what it left behind, where it is finished.
-        predictions: of the run, where it has them and they are not measured yet.
     """
 
     cell: Cell
     state: State
     reason: str = ""
     attempts: int = 0
-    run: RecordedRun | None = None
-    predictions: Predictions | None = None
+    run: RunFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +71,7 @@ def read_cell(folder: Path, cell: Cell, settings: Mapping[str, Any]) -> CellReco
         elif is_finished:
             raise ValueError("result.json without args.yaml")
         if is_finished:
-            run, predictions = read_run(folder, args)
-            return CellRecord(cell, State.FINISHED, run=run, predictions=predictions)
+            return CellRecord(cell, State.FINISHED, run=read_run(folder, args))
     except (OSError, ValueError) as error:
         return CellRecord(cell, State.INVALID, first_line(error))
     failure = read_failure(folder)
@@ -93,10 +87,12 @@ def read_failure(folder: Path) -> Failure | None:
         loaded = read_json(folder / FAILURE_NAME)
         if loaded is None:
             return None
-        lines = str(loaded["error"]).splitlines() or ["no reason recorded"]
-        return Failure(int(loaded["attempts"]), lines[0])
-    except (ValueError, TypeError, KeyError):
-        return Failure(0, f"{FAILURE_NAME} cannot be read")
+        if find_fault(loaded, _FAILURE) is None:
+            lines = loaded["error"].splitlines() or ["no reason recorded"]
+            return Failure(loaded["attempts"], lines[0])
+    except ValueError:
+        pass
+    return Failure(0, f"{FAILURE_NAME} cannot be read")
 
 
 def _check_settings(args: Mapping[str, Any], planned: Mapping[str, Any]) -> None:

@@ -9,13 +9,14 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.plan.plan import Arm, Cell, Plan, State
 from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME
 from softmax_gradient_tampering.studies.results.cell_record import CellRecord, read_cell
-from softmax_gradient_tampering.studies.results.prediction_summary import (
-    Agreement,
-    agreement,
-    summarise,
-)
+from softmax_gradient_tampering.studies.results.prediction_summary import Agreement, agreement
 from softmax_gradient_tampering.studies.results.recorded_run import (
     RecordedRun,
+    alpha_of,
+    measure_files,
+)
+from softmax_gradient_tampering.studies.results.run_files import (
+    RunFiles,
     as_number,
     read_run,
     read_summary_alone,
@@ -23,6 +24,23 @@ from softmax_gradient_tampering.studies.results.recorded_run import (
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, open_study
 
 AfterCell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class StudyCell:
+    """A cell of a study as a report shows it.
+
+    Attributes:
+        cell: of the plan.
+        state: of the cell.
+        reason: why it failed or is invalid; one line.
+        run: what it left behind, where it is finished.
+    """
+
+    cell: Cell
+    state: State
+    reason: str = ""
+    run: RecordedRun | None = None
 
 
 @dataclass(frozen=True)
@@ -45,16 +63,16 @@ class Study:
     name: str
     command: tuple[str, ...]
     arms: tuple[Arm, ...]
-    cells: tuple[CellRecord, ...]
+    cells: tuple[StudyCell, ...]
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def finished(self, arm: Arm) -> dict[int, RecordedRun]:
         """An arm's finished runs by seed."""
         return {
-            record.cell.seed: record.run
-            for record in self.cells
-            if record.cell.arm == arm.name and record.run is not None
+            each.cell.seed: each.run
+            for each in self.cells
+            if each.cell.arm == arm.name and each.run is not None
         }
 
     def first(self, kind: str) -> Arm | None:
@@ -96,18 +114,20 @@ def _collect_summary(path: Path) -> Study:
 
 def _collect_run(folder: Path) -> Study:
     try:
-        run, predictions = read_run(folder)
+        run = read_run(folder)
     except ValueError as error:
         raise UserError(
             f"{folder}: not a whole run folder: {error}; its summary.csv can be reported alone"
         ) from error
-    if predictions is not None:
-        run = replace(run, predictions=summarise(predictions, run.alpha))
     return _single(run, "run", folder.resolve().name)
 
 
-def _single(run: RecordedRun, kind: str, name: str) -> Study:
-    alpha = run.alpha
+def _single(run: RunFiles, kind: str, name: str) -> Study:
+    try:
+        measured = measure_files(run, alpha_of(run.args))
+    except ValueError as error:
+        raise UserError(f"{run.path}: {error}") from error
+    alpha = measured.alpha
     arm_kind = "baseline" if alpha == 1 else "tampered"
     arm = Arm(f"alpha-{alpha:g}" if run.args else "run", arm_kind, alpha)
     seed = as_number(run.args.get("seed"))
@@ -116,15 +136,15 @@ def _single(run: RecordedRun, kind: str, name: str) -> Study:
     cell = Cell(name, arm.name, int(seed) if seed == seed else 0)
     words = run.environment.get("command")
     command = tuple(str(word) for word in words) if isinstance(words, list) else ()
-    return Study(run.path, kind, name, command, (arm,), (CellRecord(cell, state, run=run),))
+    return Study(run.path, kind, name, command, (arm,), (StudyCell(cell, state, "", measured),))
 
 
 def _collect_study(folder: StudyFolder, after_cell: AfterCell | None) -> Study:
     plan, notes = folder.plan, [*_notes(folder)]
-    records: dict[Cell, CellRecord] = {}
+    cells: dict[Cell, StudyCell] = {}
     found: dict[Cell, Agreement] = {}
-    for number, record in enumerate(_read_cells(folder, found, notes), start=1):
-        records[record.cell] = record
+    for number, each in enumerate(_read_cells(folder, found, notes), start=1):
+        cells[each.cell] = each
         if after_cell is not None:
             after_cell(number, len(plan.cells))
     agreements = {
@@ -132,9 +152,15 @@ def _collect_study(folder: StudyFolder, after_cell: AfterCell | None) -> Study:
         for arm in plan.arms
         if arm.kind == "equivalent"
     }
-    cells = tuple(records[cell] for cell in plan.cells)
     return Study(
-        folder.path, "study", plan.name, plan.command, plan.arms, cells, agreements, tuple(notes)
+        path=folder.path,
+        kind="study",
+        name=plan.name,
+        command=plan.command,
+        arms=plan.arms,
+        cells=tuple(cells[cell] for cell in plan.cells),
+        agreements=agreements,
+        notes=tuple(notes),
     )
 
 
@@ -158,7 +184,7 @@ def _notes(folder: StudyFolder) -> Iterator[str]:
 
 def _read_cells(
     folder: StudyFolder, agreements: dict[Cell, Agreement], notes: list[str]
-) -> Iterator[CellRecord]:
+) -> Iterator[StudyCell]:
     """Read the cells of a study, seed by seed.
 
     An equivalent arm's cell comes right after that of the arm that it must follow: they are
@@ -175,7 +201,7 @@ def _read_cells(
     for cell in plan.cells:
         by_seed.setdefault(cell.seed, []).append(cell)
     for cells in by_seed.values():
-        done: dict[str, CellRecord] = {}  # equal configurations share a folder
+        done: dict[str, StudyCell] = {}  # equal configurations share a folder
         last: CellRecord | None = None
         cells.sort(key=lambda cell: (place[followed.get(cell.arm, cell.arm)], cell.arm in followed))
         for cell in cells:
@@ -185,7 +211,7 @@ def _read_cells(
                     last = record
                 elif last is not None and last.cell.arm == followed[cell.arm]:
                     _compare(last, record, plan.arm(cell.arm).alpha, agreements, notes)
-                done[cell.id] = _measured(record, plan.arm(cell.arm))
+                done[cell.id] = _measure(record, plan.arm(cell.arm).logit_scale)
             yield replace(done[cell.id], cell=cell)
 
 
@@ -207,24 +233,24 @@ def _compare(
     notes: list[str],
 ) -> None:
     """Note how nearly an equivalent run follows the tampered one of its seed."""
-    if tampered.predictions is None or equivalent.predictions is None:
+    followed, own = (
+        None if record.run is None else record.run.predictions for record in (tampered, equivalent)
+    )
+    if followed is None or own is None:
         return
     cell = equivalent.cell
     try:
-        agreements[cell] = agreement(tampered.predictions, equivalent.predictions, alpha)
+        agreements[cell] = agreement(followed, own, alpha)
     except ValueError as error:
         notes.append(f"{cell.arm} and {tampered.cell.arm}, seed {cell.seed}: {error}")
 
 
-def _measured(record: CellRecord, arm: Arm) -> CellRecord:
-    """A record as a report shows it: its predictions measured, a failure with its attempts."""
-    if record.run is not None and record.predictions is not None:
-        summary = summarise(record.predictions, arm.logit_scale)
-        return replace(record, run=replace(record.run, predictions=summary), predictions=None)
-    if record.attempts:
-        times = f"{record.attempts} attempt{'s' if record.attempts != 1 else ''}"
-        return replace(record, reason=f"{record.reason} ({times})")
-    return record
+def _measure(record: CellRecord, scale: float) -> StudyCell:
+    """A cell as a report shows it: its run measured, a failure with its attempts."""
+    run = None if record.run is None else measure_files(record.run, scale)
+    times = f" ({record.attempts} attempt{'s' if record.attempts != 1 else ''})"
+    reason = record.reason + times * bool(record.attempts)
+    return StudyCell(record.cell, record.state, reason, run)
 
 
 def _folders(path: Path) -> set[str]:

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from softmax_gradient_tampering.studies.results.recorded_run import FloatArray
+from softmax_gradient_tampering.studies.results.arrays import read_arrays
+from softmax_gradient_tampering.studies.results.summary import FloatArray
+
+_MAX_BYTES = 2**30  # a large net's filters over hundreds of epochs are a tenth of it
 
 
 def read_filter_norms(folder: Path) -> dict[str, FloatArray]:
@@ -16,14 +19,13 @@ def read_filter_norms(folder: Path) -> dict[str, FloatArray]:
     path = folder / "filter_norms.npz"
     if not path.exists():
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            loaded = {name: np.asarray(arrays[name], np.float64) for name in arrays.files}
-        epochs = loaded.pop("epochs")
-    except Exception as error:  # numpy raises what it meets in the file
-        raise ValueError(f"{path.name} cannot be read ({type(error).__name__})") from error
+    loaded = read_arrays(path, _MAX_BYTES)
+    if "epochs" not in loaded or any(array.dtype.kind not in "iuf" for array in loaded.values()):
+        raise ValueError(f"{path.name} has no epochs, or arrays that are no numbers")
+    arrays = {name: np.asarray(array, np.float64) for name, array in loaded.items()}
+    epochs = arrays.pop("epochs")
     if epochs.ndim != 1 or any(
-        norms.ndim != 2 or len(norms) != len(epochs) or norms.size == 0 for norms in loaded.values()
+        norms.ndim != 2 or len(norms) != len(epochs) or norms.size == 0 for norms in arrays.values()
     ):
         raise ValueError(f"{path.name}: arrays that are not (epochs, filters)")
-    return {"epochs": epochs, **loaded}
+    return {"epochs": epochs, **arrays}

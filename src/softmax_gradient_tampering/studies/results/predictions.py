@@ -1,13 +1,16 @@
 """predictions.npz: a run's logits on the validation set, and the labels."""
 
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from softmax_gradient_tampering.studies.results.arrays import read_arrays
+
 FILE_NAME = "predictions.npz"
+# What the training program writes is smaller: at most 2^24 logits, and a label for each row.
+_MAX_BYTES = 2**28
 
 
 class Predictions(NamedTuple):
@@ -33,11 +36,8 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         ValueError: the file is not one, or its arrays do not fit each other.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            logits, labels = arrays["logits"], arrays["labels"]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path.name} cannot be read ({type(error).__name__})") from error
+    arrays = read_arrays(path, _MAX_BYTES, ("logits", "labels"))
+    logits, labels = arrays["logits"], arrays["labels"]
     is_whole = logits.ndim == 2 and labels.shape == logits.shape[:1] and logits.size > 0
     if not is_whole or logits.dtype.kind != "f" or labels.dtype.kind not in "iu":
         raise ValueError(

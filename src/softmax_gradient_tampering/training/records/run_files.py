@@ -89,7 +89,12 @@ def read_summary(path: Path) -> list[Row]:
         OSError: it cannot be read.
         ValueError: a value is not a number, or a line has more values than the header names.
     """
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    return parse_summary(read_text(path))
+
+
+def parse_summary(text: str) -> list[Row]:
+    """The rows of the text of a summary.csv; see `read_summary`."""
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     return [
         {name: _number(text) for name, text in row.items()}
         for row in rows
@@ -101,6 +106,23 @@ def rows_hash(rows: Sequence[Row]) -> str:
     """A hash of a summary's rows but for the speed, in which equal runs differ."""
     kept = [{name: row.get(name) for name in COLUMNS if name != "images_per_s"} for row in rows]
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
+
+
+def lines_hash(lines: Sequence[Sequence[str]]) -> str:
+    """`rows_hash` of the lines that `write_summary` wrote, without making numbers of them.
+
+    CSV and JSON write a number alike. Of a line that is written in another way, as with 0.10
+    for 0.1, the hash is another: then that of the rows counts.
+
+    Args:
+        lines: values of every row, in the order of COLUMNS.
+    """
+    at = COLUMNS.index("images_per_s")
+    names = (*COLUMNS[:at], *COLUMNS[at + 1 :])
+    row = "{" + ", ".join(f'"{name}": %s' for name in names) + "}"
+    shown = [[text or "null" for text in (*line[:at], *line[at + 1 :])] for line in lines]
+    text = "[" + ", ".join(row % tuple(texts) for texts in shown) + "]"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> None:

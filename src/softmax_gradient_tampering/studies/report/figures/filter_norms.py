@@ -4,7 +4,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from softmax_gradient_tampering.studies.results.recorded_run import FloatArray
+from softmax_gradient_tampering.studies.results.summary import FloatArray
 
 _ZEROED_BELOW = 1e-6
 _COLUMNS = 4

@@ -21,7 +21,7 @@ from softmax_gradient_tampering.studies.results.prediction_summary import (
     SCALED,
     Pair,
 )
-from softmax_gradient_tampering.studies.results.recorded_run import FloatArray
+from softmax_gradient_tampering.studies.results.summary import FloatArray
 
 MAX_PAIRS = 8
 MAX_PAIR_ARMS = 4

@@ -18,7 +18,7 @@ from softmax_gradient_tampering.studies.report.figures.figure_block import Figur
 from softmax_gradient_tampering.studies.report.figures.svg import Style, draw, set_log_scale
 from softmax_gradient_tampering.studies.report.markup import Markup
 from softmax_gradient_tampering.studies.results.filter_norms import read_filter_norms
-from softmax_gradient_tampering.studies.results.recorded_run import FloatArray
+from softmax_gradient_tampering.studies.results.summary import FloatArray
 
 # A curve is drawn by at most this many epochs, so that a page of long runs stays small.
 MAX_EPOCHS = 80
