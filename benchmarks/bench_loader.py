@@ -17,7 +17,6 @@ from timm.data import create_dataset, create_loader
 
 from softmax_gradient_tampering.data.dali.loaders import DaliDataset
 from softmax_gradient_tampering.data.factory import SampleDataset, open_dataset
-from softmax_gradient_tampering.data.folder.tree import find_split
 from softmax_gradient_tampering.data.inspection.images import inspect_images
 from softmax_gradient_tampering.data.loader import Loader
 from softmax_gradient_tampering.data.options import DataOptions
@@ -44,16 +43,16 @@ def open_photos(folder: Path, num_images: int) -> tuple[SampleDataset, dict[str,
     if not isinstance(dataset, SampleDataset) or dataset.files is None:
         raise SystemExit(f"{folder}: not a folder of images")
     train, val = dataset.files
-    paths = [path for path, _ in train + val]
+    paths = [*train.paths, *val.paths]
     inspections = dict(zip(paths, inspect_images(paths, NUM_WORKERS), strict=True))
     repeats = math.ceil(num_images / len(train))
-    dataset.keep_files(train * repeats, val)
+    dataset.keep_files(train.take(list(range(len(train))) * repeats), val)
     return dataset, inspections, repeats
 
 
 def timm_batches(folder: Path, repeats: int) -> Iterator[Any]:
     """timm's own loader, as its training script makes it."""
-    dataset = create_dataset("", root=str(find_split(folder, "train")), search_split=False)
+    dataset = create_dataset("", root=str(folder), split="train")
     dataset.reader.samples = dataset.reader.samples * repeats
     return create_loader(
         dataset,

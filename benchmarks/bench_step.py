@@ -17,7 +17,6 @@ from timm.data import create_dataset, create_loader, resolve_data_config
 
 from bare import BareLoop, MemoryBatches, scaled_cross_entropy
 from softmax_gradient_tampering.data.factory import MemoryDataset
-from softmax_gradient_tampering.data.folder.tree import find_split
 from softmax_gradient_tampering.data.memory.loaders import Images, MemoryTrainLoader
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
 from softmax_gradient_tampering.training.config.fields import Config
@@ -218,10 +217,9 @@ def timm_batches(setup: Setup, loop: BareLoop) -> Iterator[None]:
     """Train on a batch of timm's loader at a time with the bare loop, epoch after epoch."""
     config = setup.config
     assert config.data_dir is not None
-    root = find_split(Path(config.data_dir), config.train_split)
     statistics = resolve_data_config({}, model=setup.model)
     loader = create_loader(
-        create_dataset("", root=str(root), search_split=False),
+        create_dataset("", root=config.data_dir, split=config.train_split),
         input_size=(3, SIZE, SIZE),
         batch_size=BATCH_SIZE,
         is_training=True,

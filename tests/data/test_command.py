@@ -4,16 +4,24 @@ import errno
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from softmax_gradient_tampering.cli import main
-from softmax_gradient_tampering.data.folder.tree import find_split
+from softmax_gradient_tampering.data.factory import SampleDataset
+from softmax_gradient_tampering.data.folder.image_folder import open_folder
 from softmax_gradient_tampering.data.inspection.report import find_files
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.processes.distributed import Processes
+from softmax_gradient_tampering.training.setup.data import open_configured_dataset
 
 
 @pytest.fixture
@@ -64,7 +72,7 @@ def test_every_bad_file_is_named_and_the_exit_code_is_1(
         assert [line for line in output.splitlines() if line.startswith("bad: ")] == [
             "bad: train/ant/000.jpg: an empty file, of 0 bytes",
             "bad: val/bee/003.jpg: not an image, or of a kind that PIL does not know",
-            "bad: val/bee/gone.jpg: no such file",
+            "bad: val/bee/gone.jpg: a link to nowhere, which is absent",
         ]
         assert "19 files checked: 3 bad" in output
     code, report = check_json(capsys, photos)
@@ -84,6 +92,18 @@ def test_images_of_train_in_val_are_found_by_their_content(
     assert report["duplicates"] == [{"train": "train/ant/002.jpg", "val": "val/bee/other-name.jpg"}]
 
 
+def test_splits_of_other_names_are_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "train").rename(photos / "first")
+    (photos / "val").rename(photos / "second")
+    words = ("--json", "--train-split", "first", "--val-split", "second")
+    code, output = check(capsys, photos, *words)
+    report = json.loads(output)
+    assert (code, list(report["splits"])) == (0, ["train", "val"])
+    code, output = check(capsys, photos, *words[:-2])
+    assert code == 1
+    assert "no folder validation or val" in output
+
+
 def test_a_tree_without_splits_is_one(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, report = check_json(capsys, photos / "train")
     assert (code, list(report["splits"])) == (0, ["images"])
@@ -98,12 +118,72 @@ def test_classes_that_training_refuses_are_found(
     (photos / "val/owl").mkdir()  # without an image it is none of validation's
     code, report = check_json(capsys, photos)
     assert code == 1
-    assert report["bad"] == [
-        {"file": "train/cat", "what": "a class without an image, which training refuses"},
-        {"file": "val", "what": "class newt, which is not in train; training refuses it"},
-    ]
+    what = {finding["file"]: finding["what"] for finding in report["bad"]}
+    assert list(what) == ["train/cat", "val"]
+    assert what["train/cat"].startswith("a class without an image")
+    assert what["val"].startswith("class newt is not among the 2 classes of ")
     code, report = check_json(capsys, photos / "train")
     assert (code, [finding["file"] for finding in report["bad"]]) == (1, ["cat"])
+
+
+CATS_AND_DOGS = tuple(
+    f"{split}/{name}/{number}"
+    for split in ("train", "val")
+    for name in ("cats", "dogs")
+    for number in range(2)
+)
+TREES: dict[str, tuple[str, ...]] = {
+    "plain": CATS_AND_DOGS,
+    "nested": tuple(name.replace("s/", "s/small/") for name in CATS_AND_DOGS),
+    "hidden": (*CATS_AND_DOGS, "train/.ipynb_checkpoints/0", "val/cats/.ipynb_checkpoints/0"),
+    "an image of no class": (*CATS_AND_DOGS, "train/0"),
+    "validation not sorted": (*CATS_AND_DOGS[:4], "val/0", "val/1"),
+    "ILSVRC's validation": (*CATS_AND_DOGS[:4], "val/ILSVRC2012_val_00000001.JPEG"),
+    "a folder more": tuple(f"photos/{name}" for name in CATS_AND_DOGS),
+    "a folder more in the splits": tuple(
+        name.replace("train/", "train/train/").replace("val/", "val/val/") for name in CATS_AND_DOGS
+    ),
+    "all in train": tuple(f"train/{name}" for name in CATS_AND_DOGS),
+    "one class": ("train/cats/0", "val/cats/1"),
+    "no validation": CATS_AND_DOGS[:4],
+    "no training": CATS_AND_DOGS[4:],
+    "a class of validation alone": (*CATS_AND_DOGS, "val/newts/0"),
+    "a link to nothing": (*CATS_AND_DOGS, "train/cats/gone.jpg"),
+    "a class that is a link to nothing": (*CATS_AND_DOGS, "val/gone"),
+    "other endings": (*CATS_AND_DOGS, "train/cats/2.webp", "val/dogs/2.tif", "val/dogs/3.gif"),
+    "archives": ("train/n01440764.tar", "train/n01443537.tar", *CATS_AND_DOGS[4:]),
+}
+
+
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.filterwarnings("ignore:.*(passed over|uppermost)")
+def test_the_check_counts_what_training_counts_and_fails_where_training_refuses(
+    tree: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0)
+    for name in TREES[tree]:
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "gone" in name:
+            path.symlink_to("nowhere")
+            continue
+        image = Image.fromarray(pixels.integers(0, 256, (36, 40, 3), dtype=np.uint8))
+        image.save(path if path.suffix else path.with_suffix(".jpg"), "PNG")
+    code, report = check_json(capsys, tmp_path / "data")
+    config = Config(data_dir=str(tmp_path / "data"))
+    processes = Processes(1, 0, torch.device("cpu"))
+    try:
+        dataset = open_configured_dataset(config, processes)
+    except UserError:
+        assert code == 1
+        assert report["bad"]
+        return
+    assert (code, report["bad"]) == (0, [])
+    assert isinstance(dataset, SampleDataset)
+    assert dataset.files is not None
+    for name, files in zip(("train", "val"), dataset.files, strict=True):
+        counted = Counter(files.classes[label] for _, label in files)
+        assert counted == report["splits"][name]["classes"]
 
 
 def test_links_that_go_round_are_found_and_not_followed(
@@ -139,7 +219,7 @@ def test_a_folder_that_may_not_be_looked_into_is_one_line(
     with pytest.raises(UserError, match=r"photos: Permission denied$"):
         find_files(photos)
     with pytest.raises(UserError, match=r"^--data_dir .*photos: Permission denied$"):
-        find_split(photos, "train")
+        open_folder(photos, "train", "val")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +227,7 @@ def test_a_folder_that_may_not_be_looked_into_is_one_line(
     [
         (["check", "nowhere"], "nowhere: no such folder"),
         (["check", "x" * 300], "File name too long"),
-        (["check", "."], r"\.: no images in it, files that end in \.png, \.jpg, \.jpeg"),
+        (["check", "."], r"\.: no images in it, files that end in \.jpg, \.jpeg, \.png"),
         (["check", ".", "--workers", "0"], "--workers 0: must be at least 1"),
         (["scrub", "."], "invalid choice: 'scrub'"),
         ([], "the following arguments are required"),

@@ -199,13 +199,12 @@ def test_a_hold_out_of_a_folder_reads_the_images_that_it_names(
     kept, held = split_indices(13, 0.3, 0)
     assert sorted(torch.cat([kept, held]).tolist()) == list(range(13))
     for taken, indices in ((part.train, kept), (part.val, held)):
-        names = [dataset.train.reader.filename(index, absolute=True) for index in indices.tolist()]
-        assert [taken.reader.filename(i, absolute=True) for i in range(len(indices))] == names
+        assert list(taken) == [dataset.train[index] for index in indices.tolist()]
     words = ("--data_dir", root, "--model", "resnet20", "--img-size", 32, "-b", 4, "-j", 0)
     result = train(*words, "--epochs", 1, "--seed", 0, "--holdout", 0.3, "--save-predictions")
     assert result.folder is not None
     with np.load(result.folder / "predictions.npz") as file:
-        expected = [dataset.train.reader[index][1] for index in held.tolist()]
+        expected = [dataset.train[index][1] for index in held.tolist()]
         assert file["labels"].tolist() == expected
 
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Decode every image of DIR, with its train/ and val/, or one tree of classes. Prints the images
-of every class, what is unusual, every file that cannot be read and why, classes that training
-refuses, and images that are in train and in val, by their content. Nothing is written.
+of every class, what is unusual, every file that cannot be read and why, all for which training
+refuses the folder, and images that are in train and in val, by their content. Nothing is written.
 
-Exit code: 0 if all is well, 1 if there are bad files, such classes or duplicates, 2 for a mistake
-in the call.
+Exit code: 0 if all is well, 1 if there are bad files, reasons to refuse or duplicates, 2 for a
+mistake in the call.
 """
 
 
@@ -43,6 +43,15 @@ def main(argv: Sequence[str]) -> int:
         metavar="N",
         help=f"threads ({cores}, the cores)",
     )
+    parser.add_argument(
+        "--train-split", default="train", metavar="NAME", help="name of the training split (train)"
+    )
+    parser.add_argument(
+        "--val-split",
+        default="validation",
+        metavar="NAME",
+        help="name of the validation split (validation, or another usual name of it)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead")
     args = parser.parse_args(argv)
     if args.workers < 1:
@@ -50,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
     from softmax_gradient_tampering.data.inspection.report import check_files, find_files
 
-    report = find_files(Path(args.folder).expanduser())
+    report = find_files(Path(args.folder).expanduser(), args.train_split, args.val_split)
     check_files(report, args.workers, partial(track, what="Checking images"))
     print(json.dumps(_to_json(report), indent=2) if args.json else "\n".join(_lines(report)))
     return 0 if report.is_clean else 1
@@ -61,10 +70,10 @@ def _to_json(report: "Report") -> dict[str, Any]:
         "root": str(report.root),
         "splits": {
             split.name: {
-                "folder": str(split.folder),
-                "files": len(split.files),
+                "folder": str(split.listing.source),
+                "files": split.listing.num_files,
                 "classes": dict(sorted(split.classes.items())),
-                "passed_over": dict(split.passed_over.most_common()),
+                "passed_over": dict(split.listing.passed_over.most_common()),
             }
             for split in report.splits
         },
@@ -87,7 +96,7 @@ def _lines(report: "Report") -> list[str]:
     totals = (f"{split.classes.total():9,}" for split in report.splits)
     lines.append("  ".join([total.ljust(width), *totals]))
     for split in report.splits:
-        for ending, number in split.passed_over.most_common():
+        for ending, number in split.listing.passed_over.most_common():
             lines.append(f"passed over in {split.name}: {number:,} {as_printable(ending)}")
     for finding in report.notes:
         lines.append(f"note: {as_printable(finding.file)}: {finding.what}")
@@ -96,9 +105,8 @@ def _lines(report: "Report") -> list[str]:
         lines.append(f"duplicate: {files}")
     for finding in report.bad:
         lines.append(f"bad: {as_printable(finding.file)}: {as_printable(finding.what)}")
-    num_files = sum(len(split.files) for split in report.splits)
     lines.append(
-        f"{num_files:,} files checked: {len(report.bad):,} bad, {len(report.notes):,} notes, "
-        f"{len(report.duplicates):,} duplicates between train and val"
+        f"{report.num_files:,} files checked: {len(report.bad):,} bad, "
+        f"{len(report.notes):,} notes, {len(report.duplicates):,} duplicates between train and val"
     )
     return lines

@@ -6,12 +6,15 @@ from typing import Any, Protocol
 
 from timm.data import create_transform
 
+from softmax_gradient_tampering.data.folder.image_folder import open_folder
+from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
 from softmax_gradient_tampering.data.folder.loaders import (
     SampleEvaluationLoader,
     Samples,
     SampleTrainLoader,
 )
-from softmax_gradient_tampering.data.folder.tree import open_folder, open_timm_dataset, opening
+from softmax_gradient_tampering.data.folder.splits import opening
+from softmax_gradient_tampering.data.folder.timm_sets import open_timm_dataset
 from softmax_gradient_tampering.data.loader import Loader, TrainLoader
 from softmax_gradient_tampering.data.memory.cifar import load_cifar
 from softmax_gradient_tampering.data.memory.digits import load_digits
@@ -25,7 +28,6 @@ from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.errors import UserError, as_user_error
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # (mean, std) of the pixels
-FileLabels = list[tuple[str, int]]  # (path, label)
 
 # Of the sets' own training images.
 _DIGITS_STATISTICS = ((0.3046,), (0.3747,))
@@ -97,29 +99,33 @@ class MemoryDataset:
 
 
 class SampleDataset:
-    """See `Dataset`; read by worker processes, a last batch that is not full left out."""
+    """See `Dataset`; read by worker processes, a last batch that is not full left out.
+
+    Attributes:
+        absent: image files that are links to what is not there.
+    """
 
     def __init__(self, name: str, splits: tuple[Any, Any], mode: str) -> None:
         self.name = name
-        self.train, self.val = self.splits = splits
+        self.train, self.val = splits
         self.mode = mode
         self.statistics: Statistics | None = None
         self.image_size: tuple[int, int, int] | None = None
         self.num_classes = _count_classes(self.train)
         self.num_train, self.num_val = len(self.train), len(self.val)
         self.num_bad: int | None = None
+        self.absent: list[str] = []
 
     @property
-    def files(self) -> tuple[FileLabels, FileLabels] | None:
-        """The image files of both splits and their labels; None for sets that have none."""
-        readers = [getattr(split, "reader", None) for split in self.splits]
-        train, val = (getattr(reader, "samples", None) for reader in readers)
-        return None if train is None or val is None else (train, val)
+    def files(self) -> tuple[LabelledFiles, LabelledFiles] | None:
+        """The image files of both splits; None for sets that are not made of files."""
+        are_files = isinstance(self.train, LabelledFiles) and isinstance(self.val, LabelledFiles)
+        return (self.train, self.val) if are_files else None
 
-    def keep_files(self, train: FileLabels, val: FileLabels) -> None:
+    def keep_files(self, train: LabelledFiles, val: LabelledFiles) -> None:
         """Leave out all files but these of `files`."""
         self.num_bad = self.num_train - len(train) + self.num_val - len(val)
-        self.train.reader.samples, self.val.reader.samples = train, val
+        self.train, self.val = train, val
         self.num_train, self.num_val = len(train), len(val)
 
     def train_loader(self, options: DataOptions) -> TrainLoader:
@@ -198,15 +204,26 @@ def open_dataset(
     if root is None and not dataset:
         return MemoryDataset("digits", load_digits(), _DIGITS_STATISTICS, pad=0)
     mode = "L" if num_channels == 1 else "RGB"
-    if dataset:
+    if dataset and not (root and root.is_dir() and _is_folder(dataset)):
         root = root or Path()
-        opened = open_timm_dataset(dataset, root, train_split, val_split, mode)
-        return SampleDataset(dataset, opened, mode)
+        splits = open_timm_dataset(dataset, root, train_split, val_split, mode)
+        return SampleDataset(dataset, splits, mode)
     assert root is not None
-    return SampleDataset(str(root), open_folder(root, train_split, val_split, mode), mode)
+    opened = open_folder(root, train_split, val_split)
+    folder = SampleDataset(str(root), (opened.train, opened.val), mode)
+    folder.absent = opened.absent
+    return folder
+
+
+def _is_folder(name: str) -> bool:
+    """Whether timm takes a name for an image folder: any that names no source of data sets."""
+    source, _, rest = name.lower().rpartition("/")
+    return not source or (source == "torch" and rest in ("folder", "image_folder"))
 
 
 def _count_classes(split: Any) -> int:
+    if isinstance(split, LabelledFiles):
+        return len(split.classes)
     reader = getattr(split, "reader", None)
     classes = getattr(reader, "class_to_idx", None) or getattr(split, "classes", None)
     if classes:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from softmax_gradient_tampering.data.dali.loaders import DaliDataset, Files
+from softmax_gradient_tampering.data.dali.loaders import CheckedFiles, DaliDataset
 from softmax_gradient_tampering.data.factory import Dataset, MemoryDataset, SampleDataset
+from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
 from softmax_gradient_tampering.data.memory.loaders import Images
 from softmax_gradient_tampering.data.order import counter_hash
 from softmax_gradient_tampering.errors import UserError
@@ -56,7 +57,7 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 def _take(split: Any, indices: Tensor) -> Any:
     if isinstance(split, Images):
         return Images(split.images[indices], split.labels[indices], split.classes)
-    if isinstance(split, Files):
+    if isinstance(split, LabelledFiles | CheckedFiles):
         return split.take(indices)
     taken: Any = Subset(split, indices.tolist())
     if hasattr(split, "reader"):

@@ -40,7 +40,7 @@ def folder(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
 def open_dali(folder: Path, **settings: Any) -> DaliDataset:
     dataset = open_folder(folder)
     assert dataset.files is not None
-    paths = [path for split in dataset.files for path, _ in split]
+    paths = [path for split in dataset.files for path in split.paths]
     return DaliDataset(dataset, dict(zip(paths, inspect_images(paths, 2), strict=True)), **settings)
 
 
@@ -151,10 +151,9 @@ def test_order_and_labels_are_those_of_the_folder_loader(folder: Path) -> None:
 
 def test_the_class_map_is_the_folder_loaders_in_natural_order(folder: Path) -> None:
     dataset = open_dali(folder)
-    for files in (dataset.train, dataset.val):
-        found = {Path(path).parent.name for path in files.paths}
-        assert found == set(CLASSES)
-        for path, label in zip(files.paths, files.labels.tolist(), strict=True):
+    for checked in (dataset.train, dataset.val):
+        assert {Path(path).parent.name for path in checked.files.paths} == set(CLASSES)
+        for path, label in checked.files:
             assert label == ["class1", "class2", "class10"].index(Path(path).parent.name)
 
 

@@ -41,6 +41,7 @@ READABLE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "progressive": ("a.jpeg", lambda path: PHOTO.save(path, progressive=True), ""),
     "grey": ("a.jpg", lambda path: PHOTO.convert("L").save(path), ""),
     "PNG named .jpg": ("a.jpg", lambda path: PHOTO.save(path, "PNG"), "PNG named .jpg"),
+    "WebP named .tif": ("a.tif", lambda path: PHOTO.save(path, "WEBP"), "WEBP named .tif"),
     "16-bit": ("a.png", lambda path: Image.fromarray(GREY).save(path), "16-bit grey, read as 8-bi"),
     "CMYK": ("a.jpg", lambda path: PHOTO.convert("CMYK").save(path), "CMYK, read as RGB"),
     "animated": (

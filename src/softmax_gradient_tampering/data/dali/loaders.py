@@ -6,7 +6,7 @@ be begun at any batch, by any number of processes and threads.
 """
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from softmax_gradient_tampering.data.dali.windows import (
     random_windows,
 )
 from softmax_gradient_tampering.data.factory import SampleDataset, Statistics
+from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
 from softmax_gradient_tampering.data.inspection.images import Inspection
 from softmax_gradient_tampering.data.loader import Batch, Loader, TrainLoader
 from softmax_gradient_tampering.data.model_input import ModelInput
@@ -41,34 +42,28 @@ from softmax_gradient_tampering.errors import UserError
 _RANDOM_FILTERS = ("bilinear", "bicubic")
 
 
-class Files(NamedTuple):
-    """Image files that were checked: paths, labels (N,), sizes (N, 2), bytes."""
+class CheckedFiles(NamedTuple):
+    """Image files that were checked, their sizes (N, 2) in pixels and (N,) in bytes."""
 
-    paths: list[str]
-    labels: Tensor
+    files: LabelledFiles
     sizes: Numbers
-    num_bytes: list[int]
+    num_bytes: Numbers
 
     @staticmethod
-    def of(samples: Sequence[tuple[str, int]], inspections: Sequence[Inspection]) -> "Files":
-        """Of (path, label) pairs and what was found of each."""
-        return Files(
-            [path for path, _ in samples],
-            torch.tensor([label for _, label in samples], dtype=torch.int64),
-            np.array([(found.height, found.width) for found in inspections]).reshape(-1, 2),
-            [found.num_bytes for found in inspections],
-        )
+    def of(files: LabelledFiles, inspections: Mapping[str, Inspection]) -> "CheckedFiles":
+        """Of files, and what was found of each by its path."""
+        found = [inspections[path] for path, _ in files]
+        sizes = np.array([(each.height, each.width) for each in found]).reshape(-1, 2)
+        return CheckedFiles(files, sizes, np.array([each.num_bytes for each in found]))
 
-    def take(self, indices: Tensor) -> "Files":
+    def take(self, indices: Tensor) -> "CheckedFiles":
         """Some of the files."""
-        numbers = indices.tolist()
-        paths = [self.paths[number] for number in numbers]
-        num_bytes = [self.num_bytes[number] for number in numbers]
-        return Files(paths, self.labels[indices], self.sizes[indices.numpy()], num_bytes)
+        rows = indices.numpy()
+        return CheckedFiles(self.files.take(indices), self.sizes[rows], self.num_bytes[rows])
 
     def request(self, indices: Tensor, inputs: dict[str, Numbers]) -> Request:
         part = self.take(indices)
-        return Request(part.paths, part.num_bytes, inputs)
+        return Request(part.files.paths, part.num_bytes.tolist(), inputs)
 
 
 def require_dali(device: torch.device, on_gpu: bool) -> None:
@@ -92,10 +87,12 @@ def require_dali(device: torch.device, on_gpu: bool) -> None:
 class DaliTrainLoader:
     """Training batches; see `Loader`. The augmentation is f(seed, epoch, index)."""
 
-    def __init__(self, files: Files, options: DataOptions, on_gpu: bool, antialias: bool) -> None:
+    def __init__(
+        self, files: CheckedFiles, options: DataOptions, on_gpu: bool, antialias: bool
+    ) -> None:
         self.files = files
         self.options = options
-        self.plan: BatchPlan = options.plan(len(files.paths), drop_last=True)
+        self.plan: BatchPlan = options.plan(len(files.files), drop_last=True)
         self.batch_sizes = self.plan.sizes()
         self.num_samples = sum(self.batch_sizes) * self.plan.num_processes
         self.model_input: ModelInput = options.model_input(is_training=True)
@@ -115,7 +112,7 @@ class DaliTrainLoader:
     def names(self, epoch: int, number: int) -> list[str]:
         """The files of a batch."""
         indices = self.plan.batch(self._order(epoch), number, self.options.process)
-        return [self.files.paths[index] for index in indices.tolist()]
+        return self.files.files.take(indices).paths
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         order = self._order(epoch)
@@ -123,7 +120,7 @@ class DaliTrainLoader:
         batches = [self.plan.batch(order, number, self.options.process) for number in numbers]
         requests = (self.files.request(batch, self._inputs(batch, epoch)) for batch in batches)
         for batch, images in zip(batches, self._decoder.batches(requests), strict=True):
-            yield self.model_input(images, self.files.labels[batch], epoch, batch)
+            yield self.model_input(images, self.files.files.labels[batch], epoch, batch)
 
     def _order(self, epoch: int) -> Tensor:
         return epoch_order(self.plan.num_samples, self.options.seed, epoch)
@@ -154,9 +151,9 @@ class DaliTrainLoader:
 class DaliEvaluationLoader:
     """Evaluation batches of this process's shard, in order; see `Loader`."""
 
-    def __init__(self, files: Files, options: DataOptions, on_gpu: bool) -> None:
+    def __init__(self, files: CheckedFiles, options: DataOptions, on_gpu: bool) -> None:
         self.files = files
-        self.num_samples = len(files.paths)
+        self.num_samples = len(files.files)
         shard = evaluation_shard(self.num_samples, options.num_processes, options.process)
         self._batches = list(torch.tensor(shard).split(options.eval_batch_size)) if shard else []
         self.batch_sizes = [len(batch) for batch in self._batches]
@@ -176,7 +173,7 @@ class DaliEvaluationLoader:
         batches = self._batches[start:]
         requests = (self.files.request(batch, self._inputs(batch)) for batch in batches)
         for batch, images in zip(batches, self._decoder.batches(requests), strict=True):
-            yield self.model_input(images, self.files.labels[batch], epoch, batch)
+            yield self.model_input(images, self.files.files.labels[batch], epoch, batch)
 
     def _inputs(self, indices: Tensor) -> dict[str, Numbers]:
         rows = indices.numpy()
@@ -206,11 +203,8 @@ class DaliDataset:
         self.num_bad = dataset.num_bad
         self.image_size: tuple[int, int, int] | None = None
         self.statistics: Statistics | None = None
-        self.train, self.val = (
-            Files.of(samples, [inspections[path] for path, _ in samples])
-            for samples in dataset.files
-        )
-        self.num_train, self.num_val = len(self.train.paths), len(self.val.paths)
+        self.train, self.val = (CheckedFiles.of(files, inspections) for files in dataset.files)
+        self.num_train, self.num_val = dataset.num_train, dataset.num_val
         self.on_gpu = on_gpu
         self.antialias = antialias
 

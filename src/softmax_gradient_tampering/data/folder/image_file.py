@@ -66,10 +66,16 @@ def read_failure(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or of a kind that PIL does not know"
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        path = Path(error.filename or "")
+        return describe_link(path) if path.is_symlink() else "no such file"
     if isinstance(error, OSError):
         return error.strerror or first_line(error)
     return f"{type(error).__name__}: {first_line(error)}"
+
+
+def describe_link(path: Path) -> str:
+    """What is wrong with a link that cannot be followed."""
+    return f"a link to {path.readlink()}, which is absent"
 
 
 def is_of_content(error: Exception) -> bool:

@@ -10,7 +10,12 @@ from timm.data.loader import fast_collate
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from softmax_gradient_tampering.data.folder.image_file import read_failure, read_image
+from softmax_gradient_tampering.data.folder.image_file import (
+    open_image,
+    read_failure,
+    read_image,
+)
+from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.data.model_input import ModelInput
 from softmax_gradient_tampering.data.order import (
@@ -35,7 +40,7 @@ class Samples(Dataset[Any]):
     """Transformed samples of a map-style data set; the augmentation is f(seed, epoch, index).
 
     Args:
-        base: a timm ImageDataset or a torchvision data set, without a transform.
+        base: image files, or a data set of timm or torchvision without a transform.
         transforms: applied in turn; with augmentation splits (base, augmentation, final).
         mode: PIL's mode of the images.
         seed: the run's seed, or None where the transform draws no random numbers.
@@ -79,6 +84,10 @@ class Samples(Dataset[Any]):
         return tuple(finish(split) for split in splits), label
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
+        if isinstance(self.base, LabelledFiles):
+            path, label = self.base[index]
+            with open_image(path) as file:
+                return read_image(file, self.mode), label
         if not hasattr(self.base, "reader"):
             image, label = self.base[index]
             return image.convert(self.mode), int(label)
@@ -88,6 +97,8 @@ class Samples(Dataset[Any]):
 
     def name(self, index: int) -> str:
         """A sample's file, or its number where it is none."""
+        if isinstance(self.base, LabelledFiles):
+            return self.base.path(index)
         reader = getattr(self.base, "reader", None)
         return str(reader.filename(index, absolute=True)) if reader else f"sample {index}"
 

@@ -19,8 +19,15 @@ from softmax_gradient_tampering.data.folder.image_file import (
 )
 
 _CHUNK = 32
-# Of the names that the loaders take for images.
-_KINDS_BY_SUFFIX = {".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".png": ("PNG",)}
+# PIL's kinds, by the endings that the loaders take for images.
+_KINDS_BY_SUFFIX = {
+    **dict.fromkeys((".jpg", ".jpeg"), ("JPEG", "MPO")),
+    **dict.fromkeys((".ppm", ".pgm"), ("PPM",)),
+    **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
+    ".png": ("PNG",),
+    ".bmp": ("BMP", "DIB"),
+    ".webp": ("WEBP",),
+}
 
 
 class Inspection(NamedTuple):

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from timm.data.readers.img_extensions import get_img_extensions
-
-from softmax_gradient_tampering.data.folder.tree import (
-    SYNONYMS,
-    empty_classes,
+from softmax_gradient_tampering.data.folder.faults import find_faults
+from softmax_gradient_tampering.data.folder.listing import ENDINGS, Listing, list_folder
+from softmax_gradient_tampering.data.folder.splits import (
+    find_split,
+    list_split,
+    names_of,
     opening,
-    walk_folders,
 )
 from softmax_gradient_tampering.data.inspection.images import Inspection, inspect_images
 from softmax_gradient_tampering.errors import UserError
@@ -39,17 +39,13 @@ class Split:
 
     Attributes:
         name: train or val; images for a tree without splits.
-        folder: where it is.
-        files: its image files, by their names.
+        listing: its image files, as training lists them.
         classes: readable images of every class.
-        passed_over: files that the loaders do not take for images, by the ends of their names.
     """
 
     name: str
-    folder: Path
-    files: list[str] = field(default_factory=list)
+    listing: Listing
     classes: Counter[str] = field(default_factory=Counter)
-    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -59,9 +55,8 @@ class Report:
     Attributes:
         root: the tree.
         splits: its splits.
-        bad: files that cannot be trained on, folders that cannot be listed, and links and
-            classes that training refuses.
-        notes: images that can be read but are unusual.
+        bad: why training refuses the tree, and files that cannot be trained on.
+        notes: images that can be read but are unusual, and how the tree was read.
         duplicates: images that are in training and in validation.
     """
 
@@ -75,21 +70,37 @@ class Report:
     def is_clean(self) -> bool:
         return not self.bad and not self.duplicates
 
+    @property
+    def num_files(self) -> int:
+        return sum(split.listing.num_files for split in self.splits)
 
-def find_files(root: Path) -> Report:
+
+def find_files(root: Path, train_split: str = "train", val_split: str = "validation") -> Report:
     """List the splits of a tree and their files, without opening any.
+
+    Args:
+        root: holds the splits, or is one tree of classes.
+        train_split: name of the training split.
+        val_split: name of the validation split.
 
     Raises:
         UserError: root is no folder, cannot be looked into, or holds no image.
     """
     with opening(str(root)):
-        report = Report(root, _find_splits(root))
+        report = Report(root, _list_splits(root, train_split, val_split))
+    listings = [split.listing for split in report.splits]
+    if not any(listing.num_files or listing.loose or listing.faults for listing in listings):
+        raise UserError(f"{root}: no images in it, files that end in {', '.join(ENDINGS)}")
+    of_name = {split.name: split.listing for split in report.splits}
+    train = of_name.get("train", of_name.get("images"))
+    for path, what in find_faults(root, train, of_name.get("val")):
+        report.bad.append(Finding(os.path.relpath(path, root), what))
+    for name, asked in (("train", train_split), ("val", val_split)):
+        if name not in of_name and "images" not in of_name:
+            what = f"no folder {' or '.join(names_of(asked))} in it, which training needs"
+            report.bad.append(Finding(".", what))
     for split in report.splits:
-        _list_files(report, split)
-    _check_classes(report)
-    if not any(split.files for split in report.splits):
-        endings = ", ".join(get_img_extensions())
-        raise UserError(f"{root}: no images in it, files that end in {endings}")
+        report.notes += [Finding(split.name, remark) for remark in split.listing.remarks]
     return report
 
 
@@ -105,75 +116,36 @@ def check_files(
         num_workers: threads.
         track: wraps the inspections and their number, for a progress bar.
     """
-    files = [(split, file) for split in report.splits for file in split.files]
-    paths = [str(report.root / file) for _, file in files]
+    files = [
+        (split, name, split.listing.path(file))
+        for split in report.splits
+        for name, of_class in split.listing.classes.items()
+        for file in of_class
+    ]
     digests: dict[str, dict[str, str]] = {split.name: {} for split in report.splits}
+    paths = [path for _, _, path in files]
     inspections = track(inspect_images(paths, num_workers, with_digest=True), len(paths))
-    for (split, file), found in zip(files, inspections, strict=True):
+    for (split, name, path), found in zip(files, inspections, strict=True):
+        file = os.path.relpath(path, report.root)
         if found.problem:
             report.bad.append(Finding(file, found.problem))
             continue
-        split.classes[_class_of(report, split, file)] += 1
+        split.classes[name] += 1
         report.notes += [Finding(file, note) for note in found.notes]
         digests[split.name].setdefault(found.digest, file)
         if split.name == "val" and found.digest in digests.get("train", {}):
             report.duplicates.append(Duplicate(digests["train"][found.digest], file))
 
 
-def _find_splits(root: Path) -> list[Split]:
+def _list_splits(root: Path, train_split: str, val_split: str) -> list[Split]:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     splits = []
-    for name, synonyms in zip(("train", "val"), SYNONYMS, strict=True):
-        folders = [root / synonym for synonym in synonyms if (root / synonym).is_dir()]
-        splits += [Split(name, folder) for folder in folders[:1]]
-    return splits or [Split("images", root)]
-
-
-def _list_files(report: Report, split: Split) -> None:
-    endings = get_img_extensions(as_set=True)
-
-    def cannot_be_listed(error: OSError) -> None:
-        folder = os.path.relpath(error.filename, report.root)
-        report.bad.append(Finding(folder, f"cannot be listed: {error.strerror}"))
-
-    def goes_round(folder: str) -> None:
-        what = "a link to a folder above it, which training refuses"
-        report.bad.append(Finding(os.path.relpath(folder, report.root), what))
-
-    for folder, names in walk_folders(split.folder, cannot_be_listed, goes_round):
-        for name in names:
-            path = Path(folder, name)
-            if path.suffix.lower() in endings:
-                split.files.append(os.path.relpath(path, report.root))
-            else:
-                split.passed_over[path.suffix.lower() or name] += 1
-    split.files.sort()
-
-
-def _check_classes(report: Report) -> None:
-    """Find the classes that training refuses: without an image, or in validation alone."""
-    train, *others = report.splits
-    if train.name == "val":
-        return
-    with opening(str(train.folder)):
-        empty = empty_classes(train.folder)
-    folder = os.path.relpath(train.folder, report.root)
-    for name in empty:
-        report.bad.append(
-            Finding(str(Path(folder, name)), "a class without an image, which training refuses")
-        )
-    known = _labels(report, train)
-    for split in others:
-        for name in sorted(_labels(report, split) - known):
-            found = f"class {name}, which is not in {train.name}; training refuses it"
-            report.bad.append(Finding(os.path.relpath(split.folder, report.root), found))
-
-
-def _labels(report: Report, split: Split) -> set[str]:
-    """The classes as the loaders name them: by the last folder alone."""
-    return {Path(_class_of(report, split, file)).name for file in split.files}
-
-
-def _class_of(report: Report, split: Split, file: str) -> str:
-    return os.path.relpath((report.root / file).parent, split.folder)
+    for name, asked in (("train", train_split), ("val", val_split)):
+        source = find_split(root, asked)
+        if source is not None:
+            splits.append(Split(name, list_split(source, asked)))
+    splits = splits or [Split("images", list_folder(root))]
+    for split in splits:
+        split.classes.update(dict.fromkeys(split.listing.names, 0))
+    return splits

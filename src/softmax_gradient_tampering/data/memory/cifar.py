@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from softmax_gradient_tampering.data.folder.image_file import open_image
-from softmax_gradient_tampering.data.folder.tree import open_folder
+from softmax_gradient_tampering.data.folder.image_folder import open_folder
+from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
 from softmax_gradient_tampering.data.memory.loaders import Images
 from softmax_gradient_tampering.errors import UserError
 
@@ -62,8 +63,8 @@ def load_cifar(
             f"--cifar {num_classes}: no folder {root}; --data_dir must hold {batches.folder}/ "
             "or train/ and val/ with a folder of images per class"
         )
-    splits = open_folder(root, train_split, val_split, mode="RGB")
-    train, test = (_load_images(split) for split in splits)
+    opened = open_folder(root, train_split, val_split)
+    train, test = (_load_images(split) for split in (opened.train, opened.val))
     if len(train.classes) != num_classes:
         raise UserError(
             f"--cifar {num_classes}: {root} has {len(train.classes)} classes, not {num_classes}"
@@ -109,10 +110,9 @@ def _load_batches(
     return images
 
 
-def _load_images(split: Any) -> Images:
-    reader = split.reader
+def _load_images(files: LabelledFiles) -> Images:
     pixels = []
-    for path, _ in reader.samples:
+    for path, _ in files:
         try:
             with open_image(path) as file, Image.open(file) as image:
                 pixels.append(np.asarray(image.convert("RGB")))
@@ -121,5 +121,4 @@ def _load_images(split: Any) -> Images:
         if pixels[-1].shape != (32, 32, 3):
             raise UserError(f"{path}: {image.width}x{image.height} pixels; CIFAR's are 32x32")
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-    labels = torch.tensor([label for _, label in reader.samples])
-    return Images(images, labels, tuple(reader.class_to_idx))
+    return Images(images, files.labels, files.classes)

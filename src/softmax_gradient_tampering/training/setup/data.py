@@ -31,6 +31,12 @@ def open_configured_dataset(config: Config, processes: Processes) -> Dataset:
         config.val_split,
         num_channels,
     )
+    absent = dataset.absent if isinstance(dataset, SampleDataset) else []
+    if absent and config.on_bad_image == "stop":
+        raise UserError(
+            f"{len(absent):,} images are links to what is absent, {absent[0]} for one; restore "
+            "that, or leave them out with --on-bad-image skip"
+        )
     if config.uses_dali:
         assert isinstance(dataset, SampleDataset)
         checked = check_image_files(config, processes, dataset, DALI_FORMATS)

@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from softmax_gradient_tampering.data.factory import FileLabels, SampleDataset
+from softmax_gradient_tampering.data.factory import SampleDataset
+from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
 from softmax_gradient_tampering.data.inspection.images import Inspection, inspect_images
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.text import read_text
@@ -54,7 +55,7 @@ def check_image_files(
         raise UserError(
             f"{dataset.name}: --on-bad-image skip needs images in folders, --data_dir alone"
         )
-    paths = [path for split in dataset.files for path, _ in split]
+    paths = [path for split in dataset.files for path in split.paths]
     found = dict(zip(paths, _inspect(config, processes, paths), strict=True))
     problems = {path: _problem(found[path], formats) for path in paths}
     bad = [path for path in paths if problems[path]]
@@ -80,8 +81,8 @@ def _problem(inspection: Inspection, formats: Collection[str]) -> str:
     return f"{inspection.kind}, which DALI does not decode"
 
 
-def _good(split: FileLabels, problems: dict[str, str]) -> FileLabels:
-    return [(path, label) for path, label in split if not problems[path]]
+def _good(split: LabelledFiles, problems: dict[str, str]) -> LabelledFiles:
+    return split.take([index for index, path in enumerate(split.paths) if not problems[path]])
 
 
 def _inspect(config: Config, processes: Processes, paths: Sequence[str]) -> list[Inspection]:
