@@ -29,9 +29,21 @@ def main(argv: Sequence[str]) -> None:
         "rate and weight decay tuned. 110 runs, in under three minutes on two cores. Run again, "
         "it does what is missing.",
     )
-    parser.add_argument("--seeds", type=int, default=NUM_SEEDS, help=f"per arm ({NUM_SEEDS})")
-    parser.add_argument("--epochs", type=int, default=NUM_EPOCHS, help=f"epochs ({NUM_EPOCHS})")
-    parser.add_argument("--output", default="output/demo", help="folder (output/demo)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=NUM_SEEDS,
+        help=f"train each arm with this many seeds ({NUM_SEEDS})",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=NUM_EPOCHS,
+        help=f"train each run for this many epochs ({NUM_EPOCHS})",
+    )
+    parser.add_argument(
+        "--output", default="output/demo", help="write the study in this folder (output/demo)"
+    )
     args = parser.parse_args(argv)
     for name in ("seeds", "epochs"):
         if getattr(args, name) < 1:

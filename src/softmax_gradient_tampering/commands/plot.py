@@ -16,13 +16,13 @@ def main(argv: Sequence[str]) -> None:
         description="Draw a run. filter-norms: the l2 norm of every convolution filter over the "
         "epochs, a panel a layer, of a run trained with --filter-norms.",
     )
-    parser.add_argument("figure", choices=("filter-norms",), help="what to draw")
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run folder")
+    parser.add_argument("figure", choices=("filter-norms",), help="draw this figure")
+    parser.add_argument("run", metavar="RUN", type=Path, help="of the run in this folder")
     parser.add_argument(
         "--output",
         metavar="FILE",
         type=Path,
-        help=f"the picture, {', '.join(FORMATS)} by its name (RUN/filter_norms.png)",
+        help=f"write this picture; its name ends in .{', .'.join(FORMATS)} (RUN/filter_norms.png)",
     )
     args = parser.parse_args(argv)
     output = args.output or args.run / "filter_norms.png"

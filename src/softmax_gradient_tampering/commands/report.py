@@ -20,34 +20,31 @@ def main(argv: Sequence[str]) -> None:
         "path",
         type=Path,
         metavar="PATH",
-        help="a study folder, a run folder, or a summary.csv, ours or the published program's",
+        help="report this study folder, run folder or summary.csv, ours or the published program's",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="the HTML file (PATH/report.html)"
+        "--output", type=Path, metavar="FILE", help="write this HTML file (PATH/report.html)"
     )
     parser.add_argument(
         "--margin",
         type=_points,
         default=DEFAULT_MARGIN,
         metavar="POINTS",
-        help="differences of accuracy within this many points count as none (%(default)s)",
+        help="count differences of accuracy within this many points as none (%(default)s)",
     )
     args = parser.parse_args(argv)
 
-    from rich.console import Console
-    from rich.progress import Progress
-
     from softmax_gradient_tampering.studies.report.report import write_report
+    from softmax_gradient_tampering.terminal.progress import open_bar
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
+    bar = open_bar(sys.stderr, is_transient=True)
+    try:
+        show = None if bar is None else bar.show
         report = write_report(args.path, args.output, args.margin, show)
-    print(f"Report: {report}", file=sys.stdout)
+    finally:
+        if bar is not None:
+            bar.stop()
+    print(f"Report: {report}")
 
 
 def _points(text: str) -> float:

@@ -50,7 +50,7 @@ def status(argv: Sequence[str]) -> None:
     parser = ArgumentParser(
         prog="sgt study status", description="What has become of the runs of a study."
     )
-    parser.add_argument("study", type=Path, metavar="DIR/NAME")
+    parser.add_argument("study", type=Path, metavar="DIR/NAME", help="the folder of the study")
     path = parser.parse_args(argv).study
 
     from softmax_gradient_tampering.studies.plan.plan import State
@@ -87,8 +87,10 @@ def commands(argv: Sequence[str]) -> None:
         "the folder that this one is run in. Each goes on where it was stopped. They make no "
         "claims: do not let `sgt study run` work on the same study meanwhile.",
     )
-    parser.add_argument("study", type=Path, metavar="DIR/NAME")
-    parser.add_argument("--slurm", action="store_true", help="as one sbatch array script")
+    parser.add_argument("study", type=Path, metavar="DIR/NAME", help="the folder of the study")
+    parser.add_argument(
+        "--slurm", action="store_true", help="print one sbatch array script that runs them all"
+    )
     args = parser.parse_args(argv)
 
     from softmax_gradient_tampering.studies.launch.cluster import missing_commands, slurm_script

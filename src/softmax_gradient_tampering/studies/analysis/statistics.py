@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -103,6 +104,7 @@ def half_width(sd: float, num_values: int, confidence: float = CONFIDENCE) -> fl
     return t_quantile(confidence, num_values - 1) * sd / math.sqrt(num_values)
 
 
+@cache
 def t_quantile(confidence: float, degrees: int) -> float:
     """The two-sided quantile of Student's t distribution."""
     return float(stats.t.ppf((1 + confidence) / 2, degrees))
@@ -114,12 +116,9 @@ def t_test(differences: Sequence[float]) -> float:
     >>> round(t_test([1.0, 2.0, 3.0]), 4)
     0.0742
     """
-    sd = sample_sd(differences)
-    if not sd > 0:
+    if not sample_sd(differences) > 0:
         return math.nan
-    mean = math.fsum(differences) / len(differences)
-    t = mean / (sd / math.sqrt(len(differences)))
-    return float(2 * stats.t.sf(abs(t), len(differences) - 1))
+    return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
 def sign_test(differences: Sequence[float]) -> float:
@@ -132,8 +131,7 @@ def sign_test(differences: Sequence[float]) -> float:
     """
     plus = sum(difference > 0 for difference in differences)
     number = plus + sum(difference < 0 for difference in differences)
-    tail = sum(math.comb(number, k) for k in range(max(plus, number - plus), number + 1))
-    return min(1.0, 2 * tail / 2**number)
+    return float(stats.binomtest(plus, number).pvalue) if number else 1.0
 
 
 def permutation_test(differences: Sequence[float]) -> PermutationTest:

@@ -130,12 +130,25 @@ def grid_line(text: str) -> tuple[str, list[str]]:
 
 def add_shared_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `run` and `search` have in common."""
-    parser.add_argument("--name", help="of the study: its folder in --output")
-    parser.add_argument("--output", metavar="DIR", help="folder of the studies (output/study)")
-    parser.add_argument("--holdout", type=float, metavar="SHARE",
-                        help="of the training set that settings are chosen on (0.2)")  # fmt: skip
-    parser.add_argument("--jobs", type=int, help="runs at a time (one a core, or one on a GPU)")
-    parser.add_argument("--threads", type=int, help="of each run (the cores over the jobs)")
+    parser.add_argument("--name", help="name of the study; its folder is DIR/NAME (required)")
+    parser.add_argument(
+        "--output", metavar="DIR", help="keep the folders of studies in this one (output/study)"
+    )
+    parser.add_argument(
+        "--holdout",
+        type=float,
+        metavar="SHARE",
+        help="choose settings on this share of the training set, held out by the seed (0.2)",
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="train N runs at a time (one a core; on a GPU one)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="give each run N threads (the cores divided by the jobs)",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,21 +164,55 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="a study.yaml; flags override its values")
+    parser.add_argument(
+        "--config", metavar="FILE", help="read these options from a study.yaml; flags override it"
+    )
     add_shared_flags(parser)
-    parser.add_argument("--alphas", type=float, nargs="+", metavar="ALPHA",
-                        help="of the tampering, and 1, ordinary training (1 0.25)")  # fmt: skip
-    parser.add_argument("--seeds", type=seed_list, help="how many, from 0, or a list: 3,5,8 (10)")
-    parser.add_argument("--controls", nargs="+", metavar="CONTROL",
-                        help="equivalent: ordinary training re-set to coincide with each alpha; "
-                        "tuned: the baseline at its best settings of --grid")  # fmt: skip
-    parser.add_argument("--grid", type=grid_line, nargs="+", metavar="FLAG=VALUES",
-                        help="what the tuned baseline is chosen from: lr=0.05,0.1")  # fmt: skip
-    parser.add_argument("--tuning-seeds", type=seed_list, help="of the grid (those of --seeds)")
-    parser.add_argument("--alpha-schedules", nargs="+", metavar="WAY:START:END",
-                        help="arms whose alpha changes over the epochs: linear:1:0.25")  # fmt: skip
-    parser.add_argument("--processes-per-run", type=int, metavar="N",
-                        help="above 1, every run is a torchrun job of N processes (1)")  # fmt: skip
+    parser.add_argument(
+        "--alphas",
+        type=float,
+        nargs="+",
+        metavar="ALPHA",
+        help="train an arm at each of these alphas; 1, ordinary training, is one of them (1 0.25)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=seed_list,
+        help="train every arm with this many seeds, from 0 on, or with these: 3,5,8 (10)",
+    )
+    parser.add_argument(
+        "--controls",
+        nargs="+",
+        metavar="CONTROL",
+        help="add control arms; equivalent: ordinary training re-set to coincide with each alpha; "
+        "tuned: ordinary training at its best settings of --grid (none)",
+    )
+    parser.add_argument(
+        "--grid",
+        type=grid_line,
+        nargs="+",
+        metavar="FLAG=VALUES",
+        help="choose the tuned arm's settings from these: lr=0.05,0.1 weight_decay=0,1e-4 (none)",
+    )
+    parser.add_argument(
+        "--tuning-seeds",
+        type=seed_list,
+        metavar="SEEDS",
+        help="train every point of the grid with these seeds (those of --seeds)",
+    )
+    parser.add_argument(
+        "--alpha-schedules",
+        nargs="+",
+        metavar="WAY:START:END",
+        help="add an arm whose alpha changes over the epochs for each of these, "
+        "such as linear:1:0.25 or cosine:1:0.25 (none)",
+    )
+    parser.add_argument(
+        "--processes-per-run",
+        type=int,
+        metavar="N",
+        help="above 1, train every run as a torchrun job of N processes (1)",
+    )
     return parser
 
 
