@@ -47,8 +47,16 @@ def predictions(experiment: str, *words: str | float) -> tuple[np.ndarray, np.nd
         return file["logits"], file["labels"]
 
 
-@pytest.mark.parametrize("alpha", [0.25, 2.0])
-@pytest.mark.parametrize("training", TRAININGS)
+# Every training at one alpha; the other one is in the slow tests.
+ALPHAS = (0.25, 2.0)
+AT_ALPHAS = [
+    pytest.param(training, alpha, marks=() if number % 2 == which else pytest.mark.slow)
+    for number, training in enumerate(TRAININGS)
+    for which, alpha in enumerate(ALPHAS)
+]
+
+
+@pytest.mark.parametrize(("training", "alpha"), AT_ALPHAS)
 def test_at_a_power_of_two_the_equivalent_training_agrees_bit_by_bit(
     training: str, alpha: float
 ) -> None:

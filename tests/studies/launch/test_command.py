@@ -50,9 +50,11 @@ def test_one_command_trains_a_study_and_again_does_nothing(
     assert capsys.readouterr().out.splitlines()[1].split() == ["alpha-1", "2", "2", *"----"]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_study_that_is_ended_goes_on_where_it_was(how: signal.Signals) -> None:
-    words = [*STUDY, "--", *TRAINING, "--epochs", "20"]
+@pytest.mark.parametrize(
+    ("how", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "1"), (signal.SIGKILL, "2")]
+)
+def test_a_study_that_is_ended_goes_on_where_it_was(how: signal.Signals, jobs: str) -> None:
+    words = [*STUDY, "--jobs", jobs, "--", *TRAINING, "--epochs", "20"]
     # A shell's child in the background ignores Ctrl-C, and so would its own.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -98,6 +100,7 @@ def _processes_of(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_mistake_in_an_arm_is_one_line_and_nothing_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -196,6 +199,7 @@ SEARCH = (
 )
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_search_proposes_trains_on_the_hold_out_and_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -230,6 +234,7 @@ def test_a_search_proposes_trains_on_the_hold_out_and_goes_on(
     assert {cell: (cell / "result.json").stat().st_mtime_ns for cell in cells} == before
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_search_keeps_its_trials_in_a_database() -> None:
     optuna = pytest.importorskip("optuna")
     words = [*SEARCH, "--storage", "sqlite:///trials.db"]
@@ -265,6 +270,7 @@ def test_a_mistake_in_a_search_is_one_line(
     assert not Path("studies").exists()
 
 
+@pytest.mark.usefixtures("in_process")
 def test_another_search_of_one_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("optuna")
     Path("studies/found").mkdir(parents=True)
@@ -292,6 +298,7 @@ def test_help_and_unknown_actions(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere: no study there" in output.err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_the_demo_is_a_study_with_its_controls_and_its_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -145,13 +145,11 @@ def test_tuning_arms_are_in_the_numbers_and_not_in_the_comparison(report: Path) 
 
 
 def test_the_same_study_gives_the_same_files(study: Path, report: Path, tmp_path: Path) -> None:
-    again = write_report(study, tmp_path / "again" / "report.html")
     copy = Path(shutil.copytree(study, tmp_path / "copy"))
-    moved = write_report(copy)
+    again = write_report(copy, tmp_path / "again" / "report.html")
     for name in ("report.html", "report.json", *(f"report-{file}" for file in FILES)):
         content = report.with_name(name).read_bytes()
         assert again.with_name(name).read_bytes() == content, name
-        assert moved.with_name(name).read_bytes() == content, name
 
 
 def test_the_page_needs_nothing_from_elsewhere(report: Path) -> None:
