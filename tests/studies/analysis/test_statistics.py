@@ -9,7 +9,6 @@ from scipy import stats
 from softmax_gradient_tampering.studies.analysis.statistics import (
     holm,
     mean_interval,
-    paired_difference,
     permutation_test,
     sample_sd,
     seeds_to_settle,
@@ -27,26 +26,15 @@ def test_a_mean_and_its_interval_are_scipys() -> None:
     assert interval.mean + interval.half_width == pytest.approx(high, rel=1e-12)
 
 
-def test_a_paired_difference_takes_out_what_the_pairs_share() -> None:
-    control = [10.0, 20.0, 30.0]
-    treated = [11.0, 21.0, 31.5]
-    difference = paired_difference(treated, control)
-    assert difference.mean == pytest.approx(3.5 / 3)
-    assert difference.half_width < 1
-    assert difference.excludes_zero
-
-
 def test_one_value_has_no_interval() -> None:
     mean, half_width = mean_interval([1.0])
     assert mean == 1.0
     assert math.isnan(half_width)
 
 
-def test_nothing_and_unequal_pairs_are_errors() -> None:
+def test_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one"):
         mean_interval([])
-    with pytest.raises(ValueError, match="zip"):
-        paired_difference([1.0], [1.0, 2.0])
 
 
 @pytest.mark.parametrize("number", [2, 3, 5, 10, 17])

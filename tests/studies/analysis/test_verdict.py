@@ -87,6 +87,13 @@ def test_seeds_that_one_arm_lacks_are_passed_over() -> None:
     assert found.num_left_out == 0
 
 
+def test_a_paired_difference_takes_out_what_the_pairs_share() -> None:
+    control = {0: 10.0, 1: 20.0, 2: 30.0}
+    found = compare({0: 11.0, 1: 21.0, 2: 31.5}, control)
+    assert found.mean == pytest.approx(3.5 / 3)
+    assert found.half_width < 1 < found.interval.low + found.half_width
+
+
 def test_pairs_that_are_not_finite_are_counted_and_left_out() -> None:
     found = compare({0: math.inf, 1: 2.0, 2: 3.0}, {0: 0.0, 1: 1.0, 2: math.nan})
     assert found.differences == {1: 1.0}

@@ -109,9 +109,9 @@ def test_large_sets_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
 def test_confusions_are_counted_by_label_and_prediction() -> None:
     predicted = torch.tensor([0, 1, 1, 2, 1])
     labels = torch.tensor([0, 0, 0, 2, 2])
-    summary = summarise(F.one_hot(predicted, 3).float(), labels, 1.0)
-    assert summary.confused == {(0, 1): 2, (2, 1): 1}
-    assert summary.top1 == pytest.approx(40)
+    logits = F.one_hot(predicted, 3).float()
+    assert summarise(logits, labels, 1.0).confused == {(0, 1): 2, (2, 1): 1}
+    assert Predictions(logits.numpy(), labels.numpy()).top1 == pytest.approx(40)
 
 
 def test_agreement_counts_classes_and_measures_logits() -> None:

@@ -34,10 +34,6 @@ class Interval(NamedTuple):
     def high(self) -> float:
         return self.mean + self.half_width
 
-    @property
-    def excludes_zero(self) -> bool:
-        return abs(self.mean) > self.half_width
-
 
 class PermutationTest(NamedTuple):
     """A two-sided p value, and whether every sign flip was enumerated."""
@@ -66,18 +62,6 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
         raise ValueError("no values: an interval needs at least one")
     mean = math.fsum(values) / len(values)
     return Interval(mean, half_width(sample_sd(values), len(values), confidence))
-
-
-def paired_difference(
-    treated: Sequence[float], control: Sequence[float], confidence: float = CONFIDENCE
-) -> Interval:
-    """The mean of the pairs' differences, treated minus control, and its t interval.
-
-    Raises:
-        ValueError: the two are not of one length, or empty.
-    """
-    differences = [a - b for a, b in zip(treated, control, strict=True)]
-    return mean_interval(differences, confidence)
 
 
 def sample_sd(values: Sequence[float]) -> float:

@@ -28,8 +28,6 @@ class PredictionSummary:
     """What a run's predictions on the validation set say.
 
     Attributes:
-        num_samples, num_classes: of the set.
-        top1: accuracy in percent.
         calibration: nll (nats), brier (0 to 2) and ece (percent), by prediction.
         bins: by prediction, rows of samples, sum of confidences and correct ones per bin.
         factors: of the logits, fitted on the samples of even and of odd index; both are
@@ -38,9 +36,6 @@ class PredictionSummary:
         confused: number of samples by (label, wrong prediction).
     """
 
-    num_samples: int
-    num_classes: int
-    top1: float
     calibration: dict[str, dict[str, float]]
     bins: dict[str, list[list[float]]]
     factors: tuple[float, float]
@@ -93,9 +88,6 @@ def summarise(predictions: Predictions, scale: float) -> PredictionSummary:
     predicted = logits.argmax(1)
     norm, mean, peak, var = (value.item() for value in logit_statistics(logits))
     return PredictionSummary(
-        num_samples=len(labels),
-        num_classes=logits.shape[1],
-        top1=100 * (predicted == labels).double().mean().item(),
         calibration={name: calibration.result() for name, calibration in measured.items()},
         bins={name: calibration.bins for name, calibration in measured.items()},
         factors=(fitted[0], fitted[1]),
