@@ -7,12 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
-from softmax_gradient_tampering.loss.functional import (
-    INDEX_DTYPES,
-    loss_dtype_of,
-    tampered_cross_entropy,
-)
+from softmax_gradient_tampering.loss.functional import loss_dtype_of, tampered_cross_entropy
 from softmax_gradient_tampering.loss.kernels.options import Options, is_index
+from softmax_gradient_tampering.loss.linear.arguments import check_head, check_target, is_autocast
 from softmax_gradient_tampering.loss.linear.kernel import Head
 from softmax_gradient_tampering.loss.linear.operator import differentiable_linear_cross_entropy
 from softmax_gradient_tampering.loss.torch_internals import is_transformed
@@ -51,11 +48,12 @@ def tampered_linear_cross_entropy(
 
     Args:
         hidden: hidden states, (N, D), or (..., D) of any other number of dimensions.
-        weight: (C, D) weight of the classifier, in hidden's dtype.
+        weight: (C, D) weight of the classifier, in hidden's dtype. (C, d1, ..., dK, D), for a
+            K-dimensional loss, gives the loss of logits (N, C, d1, ..., dK), which are made whole.
         target: class indices of shape (N,), or (...); or class probabilities, (N, C), or
-            (..., C).
+            (..., C). Of a K-dimensional weight (N, d1, ..., dK), or (N, C, d1, ..., dK).
         alpha: the exponent, as in `tampered_cross_entropy`.
-        bias: (C,) bias of the classifier, in hidden's dtype.
+        bias: (C,) bias of the classifier, in hidden's dtype; or of weight's shape without D.
         class_weight: (C,) weight of every class: `weight` of F.cross_entropy.
         ignore_index: class index that counts neither in the value nor in the gradient.
         reduction: "mean", "sum" or "none"; torch's rules for empty and all-ignored batches.
@@ -66,9 +64,9 @@ def tampered_linear_cross_entropy(
         in the dtype that F.cross_entropy returns (float32 under autocast).
 
     Raises:
-        ValueError: alpha is negative, not finite, or a tensor with dimensions; the target does
-            not fit hidden.
-        IndexError, RuntimeError, ValueError: whatever F.linear and F.cross_entropy raise.
+        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+        IndexError, RuntimeError, ValueError: where F.linear or F.cross_entropy raise them: a
+            shape, a dtype, a device or an option does not fit.
 
     >>> _ = torch.manual_seed(0)
     >>> hidden, weight = torch.randn(6, 4), torch.randn(1000, 4, requires_grad=True)
@@ -86,69 +84,50 @@ def tampered_linear_cross_entropy(
     """
     alpha = check_alpha(alpha)
     hidden, weight, bias = (_autocast(tensor) for tensor in (hidden, weight, bias))
-    shape = hidden.shape[:-1]
-    if hidden.dim() != 2 and hidden.dim() > 0:
-        _check_target_shape(hidden, weight, target)
-        hidden = hidden.reshape(-1, hidden.shape[-1])
-        target = target.reshape(-1) if is_index(target) else target.reshape(-1, target.shape[-1])
+    check_head(hidden, weight, bias)
+    check_target(target, hidden, weight, class_weight)
     kwargs: dict[str, Any] = {
         "weight": class_weight,
         "ignore_index": ignore_index,
         "reduction": reduction,
         "label_smoothing": label_smoothing,
     }
-    head = Head(hidden, weight, bias)
-    options = Options(**kwargs, loss_dtype=hidden.dtype)
-    if _is_regular(head, target, options):
+    shape, is_sequence = hidden.shape[:-1], hidden.dim() != 2
+    if is_sequence:
+        hidden = hidden.reshape(-1, hidden.shape[-1])
+        target = target.reshape(-1) if is_index(target) else target.reshape(-1, target.shape[-1])
+    head, options = Head(hidden, weight, bias), Options(**kwargs, loss_dtype=hidden.dtype)
+    if _has_blocks(head, target, options):
         options = options._replace(loss_dtype=loss_dtype_of(hidden, target, class_weight))
         target = target.long() if is_index(target) else target
         loss = differentiable_linear_cross_entropy(head, target, alpha, options)
-    else:  # if an argument is wrong, torch's own functions say what
-        loss = tampered_cross_entropy(F.linear(*head), target, alpha, **kwargs)
-    return loss.reshape(shape) if reduction == "none" else loss
+    else:
+        loss = tampered_cross_entropy(_logits(head), target, alpha, **kwargs)
+    return loss.reshape(shape) if is_sequence and reduction == "none" else loss
 
 
 def _autocast(tensor: Tensor | None) -> Any:
     """The tensor in the dtype that F.linear would take it in."""
-    if tensor is None or not torch.is_autocast_enabled(tensor.device.type):
+    if tensor is None or not is_autocast(tensor):
         return tensor
     is_cast = tensor.is_floating_point() and tensor.dtype != torch.float64
     return tensor.to(torch.get_autocast_dtype(tensor.device.type)) if is_cast else tensor
 
 
-def _check_target_shape(hidden: Tensor, weight: Tensor, target: Tensor) -> None:
-    """Of hidden (..., D); for (N, D), F.cross_entropy finds the words."""
-    shape = tuple(hidden.shape[:-1])
-    fits = shape if is_index(target) else (*shape, *weight.shape[:1])
-    if tuple(target.shape) != fits:
-        raise ValueError(
-            f"target of shape {tuple(target.shape)} does not fit hidden of shape "
-            f"{tuple(hidden.shape)}: class indices are of shape {shape}, class "
-            f"probabilities of {(*shape, *weight.shape[:1])}"
-        )
+def _has_blocks(head: Head, target: Tensor, options: Options) -> bool:
+    """Whether the blocks can do it. Where an option is wrong, torch's own function says so."""
+    weight, class_weight = head.weight, options.weight
+    if weight.dim() != 2 or 0 in weight.shape or is_transformed():
+        return False
+    if target.requires_grad or (class_weight is not None and class_weight.requires_grad):
+        return False
+    is_known = options.reduction in ("mean", "sum", "none") and 0 <= options.label_smoothing <= 1
+    return is_known and (is_index(target) or options.ignore_index < 0)
 
 
-def _is_regular(head: Head, target: Tensor, options: Options) -> bool:
-    """Whether the arguments are right, and of a form that the blocks can do."""
+def _logits(head: Head) -> Tensor:
+    """The whole logits, (N, C); of a K-dimensional weight (N, C, d1, ...)."""
     hidden, weight, bias = head
-    if hidden.dim() != 2 or weight.dim() != 2 or 0 in weight.shape:
-        return False
-    if is_transformed() or target.requires_grad:
-        return False
-    others = [tensor for tensor in (weight, bias, options.weight) if tensor is not None]
-    fits = hidden.is_floating_point() and hidden.shape[1] == weight.shape[1]
-    fits &= all(tensor.device == hidden.device for tensor in (target, *others))
-    num_classes = weight.shape[:1]
-    if is_index(target):
-        fits &= target.dtype in INDEX_DTYPES and target.shape == hidden.shape[:1]
-    else:
-        fits &= options.ignore_index < 0 and target.shape == hidden.shape[:1] + num_classes
-    fits &= weight.dtype == hidden.dtype
-    if bias is not None:
-        fits &= bias.shape == num_classes and bias.dtype == hidden.dtype
-    if options.weight is not None:
-        fits &= options.weight.shape == num_classes and not options.weight.requires_grad
-        is_autocast = torch.is_autocast_enabled(hidden.device.type)
-        fits &= options.weight.dtype == hidden.dtype or is_autocast
-    is_known = options.reduction in ("mean", "sum", "none")
-    return bool(fits and is_known and 0.0 <= options.label_smoothing <= 1.0)
+    bias = None if bias is None else bias.flatten()
+    logits = F.linear(hidden, weight.flatten(0, -2), bias)
+    return logits.unflatten(-1, weight.shape[:-1]) if weight.dim() > 2 else logits
