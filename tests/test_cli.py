@@ -37,8 +37,8 @@ READS_YAML = ("recipes", "recipes list")
 
 @pytest.mark.parametrize("line", AT_ONCE)
 def test_what_needs_no_torch_does_not_load_it(line: str) -> None:
-    code = "import atexit, sys; from softmax_gradient_tampering.cli import program\n"
-    code += "atexit.register(lambda: print('MODULES', *sys.modules)); program()"
+    code = "import atexit, sys; from softmax_gradient_tampering.program import sgt\n"
+    code += "atexit.register(lambda: print('MODULES', *sys.modules)); sgt()"
     done = subprocess.run(
         [sys.executable, "-c", code, *line.split()], capture_output=True, text=True, timeout=60
     )

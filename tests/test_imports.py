@@ -40,6 +40,7 @@ ALLOWED = {
         *("errors", "terminal", "files", "data", "training", "recipes", "studies"),
     },
     "cli": {"errors", "terminal", "commands", "training"},
+    "program": {"terminal", "cli", "commands"},
     "__init__": {"loss"},
 }
 # Of training, studies see the configuration, the records and the entry, never the loop.

@@ -13,8 +13,6 @@ softmax(alpha * z), so that dL/dz = p' - q.
 Source: arXiv 2111.12495.
 """
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
 __all__ = [
@@ -30,6 +28,10 @@ __all__ = [
     "tampered_cross_entropy",
     "tampered_linear_cross_entropy",
 ]
+
+TYPE_CHECKING = (
+    False  # to type checkers it is true under this name; typing itself takes long to load
+)
 
 if TYPE_CHECKING:
     from softmax_gradient_tampering.loss import (

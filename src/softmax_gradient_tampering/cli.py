@@ -1,21 +1,15 @@
-"""The program `sgt`: finds the command, and turns errors into a line and an exit code."""
+"""The command line: finds the command, and turns errors into a line and an exit code."""
 
-import atexit
 import io
-import os
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import NoReturn
 
 from softmax_gradient_tampering import __version__
 from softmax_gradient_tampering.commands.registry import COMMANDS, Main, find_command
 from softmax_gradient_tampering.errors import UserError, as_printable
 from softmax_gradient_tampering.terminal.parser import nearest
 from softmax_gradient_tampering.training.processes.launch import is_alone, is_first_process
-
-STOPPED_BY_A_SIGNAL = (130, 143)
 
 HELP = """\
 usage: sgt [--version] [--help] COMMAND ...
@@ -27,27 +21,6 @@ commands:
 
 `sgt COMMAND --help` says more of each.
 """
-
-
-def program() -> NoReturn:
-    """The program `sgt`: run the command that it was called with, and end the process."""
-    leave(main())
-
-
-def leave(code: int) -> NoReturn:
-    """End the process; after a signal without taking the interpreter apart.
-
-    That takes most of a second, which a machine that is being taken away may not have. All files
-    are written and synced by then, the processes' group is closed, and what was registered to run
-    at the end runs.
-    """
-    if code in STOPPED_BY_A_SIGNAL:
-        atexit._run_exitfuncs()
-        with suppress(OSError, ValueError):  # nobody reads any more
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +86,3 @@ def _lost_a_process(error: RuntimeError) -> bool:
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """One line, without the source that nobody asked for."""
     _print_error(f"warning: {message}")
-
-
-if __name__ == "__main__":  # torchrun runs it as a module
-    program()

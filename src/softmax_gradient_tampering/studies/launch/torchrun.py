@@ -14,7 +14,7 @@ from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
 from softmax_gradient_tampering.training.records.run_files import write_args
 
-PROGRAM = "softmax_gradient_tampering.cli"
+PROGRAM = "softmax_gradient_tampering.program"
 _POLL_S = 0.5
 _GRACE_S = 60.0  # for a step, and the recovery checkpoint after it
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
