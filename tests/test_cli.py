@@ -30,6 +30,10 @@ AT_ONCE = {
     "recipes shw": 2,
     "checkpoint": 2,
     "data check": 2,
+    "study rnu": 2,
+    "study run --nam x": 2,
+    "report": 2,
+    "plot filter-norms nowhere": 2,
 }
 HEAVY = {"torch", "timm", "torchvision", "numpy", "PIL", "sklearn", "scipy", "matplotlib", "rich"}
 READS_YAML = ("recipes", "recipes list")

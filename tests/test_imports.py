@@ -36,7 +36,6 @@ ALLOWED = {
         *("errors", "terminal", "files", "loss", "recipes", "training"),
     },
     "commands": {
-        *("matplotlib", "rich"),
         *("errors", "terminal", "files", "data", "training", "recipes", "studies"),
     },
     "cli": {"errors", "terminal", "commands", "training"},

@@ -11,7 +11,7 @@ import pytest
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.folder import load_checkpoint
-from tests.faults.test_kills import ROOT, hit
+from tests.faults.test_kills import hit
 from tests.training.runs import TRAIN_PY, train
 
 WORDS = ("--epochs", 2000, "--output", "out", "--experiment", "run")
@@ -86,7 +86,7 @@ def test_the_whole_process_group_is_signalled_as_clusters_do(make_images, tmp_pa
     data = make_images(tmp_path / "photos", {"ant": 9, "bee": 8})
     command = [sys.executable, str(TRAIN_PY), *map(str, WORDS), "--data_dir", str(data)]
     command += ["--model", "resnet20", "--img-size", "32", "-b", "4", "-j", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
