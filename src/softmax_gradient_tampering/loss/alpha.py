@@ -6,6 +6,7 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.torch_internals import is_eager, is_transformed
@@ -35,20 +36,22 @@ def check_alpha(alpha: Any) -> Alpha:
             )
         if alpha.device.type != "cpu" or not is_eager(alpha) or is_transformed():
             return alpha.detach()
-    if getattr(alpha, "shape", None) == ():  # a tensor, a scalar of numpy or its 0-d array
-        alpha = alpha.item()
+    if not isinstance(alpha, (int, float)) and getattr(alpha, "shape", None) == ():
+        if torch.compiler.is_compiling():  # an array of numpy is a tensor there
+            return torch.as_tensor(alpha)
+        alpha = alpha.item()  # of a tensor, or of numpy's scalars and 0-d arrays
     if isinstance(alpha, bool) or not isinstance(alpha, (Real, Decimal)):
         raise TypeError(f"alpha must be a number or a 0-d tensor, not {type(alpha).__name__}")
     try:
         number = float(alpha)
     except OverflowError:  # an integer of more than 300 digits
         number = math.inf
-    if not (math.isfinite(number) and number >= 0):
+    if not 0.0 <= number < math.inf:
         raise ValueError(
             f"alpha must be finite and at least 0, got {alpha}; "
             f"1 is ordinary cross-entropy, the published values are 0.05 to 0.92"
         )
-    if number > 1:
+    if number > 1 and not torch.compiler.is_compiling():
         warnings.warn(
             f"alpha = {number:g} is above 1: the gradient sharpens p in the place of flattening "
             f"it; the published values are 0.05 to 0.92",

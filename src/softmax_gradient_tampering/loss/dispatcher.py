@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import has_static_value
 
+from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 from softmax_gradient_tampering.loss.kernels.options import Options
 from softmax_gradient_tampering.loss.torch_internals import below_autograd, is_eager
 
@@ -82,14 +84,16 @@ class LossOperator:
         self._overload = define_operator(
             name,
             schema,
-            lambda *arguments: run(*_with_number(*self._structured(arguments))),
+            lambda *arguments: run(*_checked(*self._structured(arguments))),
             lambda *arguments: fake(*self._structured(arguments)),
-            lambda *arguments: differentiate(*_differentiable(*self._structured(arguments))),
+            lambda *arguments: differentiate(*_checked(*self._structured(arguments))),
         )
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it with its own arguments, target, alpha and options."""
         *own, target, alpha, options = arguments
+        if torch.compiler.is_compiling() and not isinstance(alpha, Tensor):
+            alpha = _as_input(alpha)
         packed = (1.0, alpha) if isinstance(alpha, Tensor) else (alpha, None)
         return self._overload(*own, target, *packed, *options[: self._num_options])
 
@@ -107,17 +111,20 @@ class LossOperator:
         return *own, target, alpha if alpha_tensor is None else alpha_tensor, Options(*options)
 
 
-def _with_number(*arguments: Any) -> tuple[Any, ...]:
-    """The arguments with alpha as a number where reading it waits for no device."""
-    *others, alpha, options = arguments
-    if isinstance(alpha, Tensor) and alpha.device.type == "cpu":
-        alpha = float(alpha)
-    return *others, alpha, options
+def _as_input(alpha: float) -> Alpha:
+    """A number that torch.compile knows to change, as a tensor; a constant as it is.
+
+    As the argument of an operator of ours it would be a constant again, and compiled anew for
+    every value: torch keeps what goes through its own elementwise operations.
+    """
+    if has_static_value(alpha):
+        return alpha
+    return torch.zeros((), dtype=torch.float64, device="cpu") + alpha
 
 
-def _differentiable(*arguments: Any) -> tuple[Any, ...]:
-    """The arguments, if they require no derivative that the operators do not have."""
-    *_, target, _, options = arguments
+def _checked(*arguments: Any) -> tuple[Any, ...]:
+    """The arguments with alpha read and checked, if they require no derivative that is unknown."""
+    *others, target, alpha, options = arguments
     if torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (target, options.weight)
     ):
@@ -125,4 +132,4 @@ def _differentiable(*arguments: Any) -> tuple[Any, ...]:
             "the operator has no derivative with respect to target and class weight; "
             "the functions tampered_cross_entropy and tampered_linear_cross_entropy have"
         )
-    return arguments
+    return *others, target, check_alpha(alpha), options

@@ -8,10 +8,15 @@ from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 from softmax_gradient_tampering.loss.generic import is_compiled_transform, tamper
-from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, is_index
+from softmax_gradient_tampering.loss.kernels.options import (
+    Options,
+    compute_dtype,
+    is_autocast,
+    is_index,
+)
 from softmax_gradient_tampering.loss.kernels.selection import check_kernel
 from softmax_gradient_tampering.loss.operator import differentiable_cross_entropy
-from softmax_gradient_tampering.loss.torch_internals import has_tangent, is_fake
+from softmax_gradient_tampering.loss.torch_internals import has_tangent, is_plain
 
 INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -118,13 +123,8 @@ def _is_for_torch(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
         target.requires_grad
         or is_compiled_transform()
         or has_tangent(target, weight)
-        or not (_is_plain(input) and _is_plain(target))
+        or not is_plain(input, target)
     )
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is no tensor of another library's or of torch's own kind, such as a DTensor."""
-    return type(tensor) in (Tensor, torch.nn.Parameter) or is_fake(tensor)
 
 
 def _is_regular(
@@ -140,7 +140,9 @@ def _is_regular(
         return False
     if input.dim() == 0 or not input.is_floating_point() or input.device != target.device:
         return False
-    if not isinstance(ignore_index, int) or not isinstance(label_smoothing, (int, float)):
+    if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
+        return False
+    if not isinstance(label_smoothing, (int, float)):
         return False
     if is_index(target):
         of_input = input.shape[:1] + input.shape[2:] if input.dim() > 1 else ()
@@ -151,7 +153,7 @@ def _is_regular(
         if not isinstance(weight, Tensor) or weight.device != input.device:
             return False
         fits &= weight.shape == input.shape[min(1, input.dim() - 1) :][:1]
-        fits &= weight.dtype == input.dtype or torch.is_autocast_enabled(input.device.type)
+        fits &= weight.dtype == input.dtype or is_autocast(input.device)
         fits &= not weight.requires_grad
     return fits and reduction in ("mean", "sum", "none") and 0.0 <= label_smoothing <= 1.0
 
@@ -162,4 +164,4 @@ def loss_dtype_of(input: Tensor, target: Tensor, weight: Tensor | None) -> torch
     for other in (None if is_index(target) else target, weight):
         if other is not None and other.dtype != dtype:
             dtype = torch.promote_types(dtype, other.dtype)
-    return compute_dtype(dtype) if torch.is_autocast_enabled(input.device.type) else dtype
+    return compute_dtype(dtype) if is_autocast(input.device) else dtype

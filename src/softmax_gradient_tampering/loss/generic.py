@@ -89,6 +89,11 @@ def tampered_binary_cross_entropy_with_logits(
 
     Source: follows from arXiv 2111.12495 for two classes.
     """
+    if not (isinstance(input, Tensor) and isinstance(target, Tensor)):
+        raise TypeError(
+            f"input and target must be tensors, not {type(input).__name__} and "
+            f"{type(target).__name__}; torch.as_tensor makes one of an array"
+        )
     loss_fn = tamper(F.binary_cross_entropy_with_logits, alpha)
     return loss_fn(input, target, weight=weight, reduction=reduction, pos_weight=pos_weight)
 

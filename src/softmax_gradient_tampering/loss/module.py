@@ -1,12 +1,15 @@
 """The tampered cross-entropy as a module: nn.CrossEntropyLoss with one more argument."""
 
+from typing import NoReturn
+
+import torch
 from torch import Tensor, nn
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
 
 
-class TamperedCrossEntropyLoss(nn.Module):
+class TamperedCrossEntropyLoss(nn.CrossEntropyLoss):
     """`nn.CrossEntropyLoss` with a tampered gradient; see `tampered_cross_entropy`.
 
     Args:
@@ -20,15 +23,12 @@ class TamperedCrossEntropyLoss(nn.Module):
     Raises:
         ValueError: alpha is negative, not finite, or a tensor with dimensions.
 
-    >>> import torch
     >>> loss_fn = TamperedCrossEntropyLoss(alpha=0.25, label_smoothing=0.1)
     >>> loss_fn(torch.zeros(2, 5), torch.tensor([0, 4]))
     tensor(1.6094)
 
     Source: arXiv 2111.12495, section 3.
     """
-
-    weight: Tensor | None
 
     def __init__(
         self,
@@ -40,20 +40,33 @@ class TamperedCrossEntropyLoss(nn.Module):
         *,
         kernel: str = "auto",
     ) -> None:
-        super().__init__()
-        self.alpha = check_alpha(alpha)
-        self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
-        self.reduction = reduction
-        self.label_smoothing = label_smoothing
+        super().__init__(
+            weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+        )
+        self._alpha = self._compiled_alpha = check_alpha(alpha)
         self.kernel = kernel
+
+    @property
+    def alpha(self) -> Alpha:
+        """The exponent; a value set anew is checked in the next call.
+
+        To torch.compile it is a constant until it is set anew. From then on a number is an input
+        of the graph, so that no further one compiles again.
+        """
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, alpha: Alpha) -> None:
+        self._alpha = self._compiled_alpha = alpha
+        if type(alpha) is float and alpha >= 0:
+            self._compiled_alpha = torch.tensor(alpha, dtype=torch.float64, device="cpu")
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of logits (N, C, ...) against class indices or probabilities."""
         return tampered_cross_entropy(
             input,
             target,
-            self.alpha,
+            self._compiled_alpha if torch.compiler.is_compiling() else self._alpha,
             weight=self.weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
@@ -65,4 +78,10 @@ class TamperedCrossEntropyLoss(nn.Module):
         return (
             f"alpha={self.alpha}, ignore_index={self.ignore_index}, "
             f"reduction={self.reduction!r}, label_smoothing={self.label_smoothing}"
+        )
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise TypeError(
+            "TorchScript cannot compile TamperedCrossEntropyLoss, whose gradient is written in "
+            "Python; use torch.compile or torch.export, or leave the loss out of what is scripted"
         )

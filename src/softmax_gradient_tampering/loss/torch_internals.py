@@ -69,6 +69,14 @@ def is_forward_mode() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
 
 
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Whether the tensors are ordinary ones: none of a class of its own, such as DTensor."""
+    return all(
+        tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) or is_fake(tensor)
+        for tensor in tensors
+    )
+
+
 def has_tangent(*tensors: Tensor | None) -> bool:
     """Whether one of the tensors is a dual number of torch.autograd.forward_ad."""
     return is_forward_mode() and any(

@@ -28,6 +28,12 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+def is_autocast(device: torch.device) -> bool:
+    """Whether operations on this device are cast to autocast's dtype."""
+    kind = device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def loss_divisor(target: Tensor, options: Options, like: Tensor) -> Tensor:
     """What the reduction divides by, 0-d in the compute dtype of the logits `like`.
 

@@ -18,20 +18,24 @@ from softmax_gradient_tampering.loss.kernels import reference
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, loss_divisor
 from softmax_gradient_tampering.loss.linear import kernel as linear
 from softmax_gradient_tampering.loss.linear.kernel import Head, Needed, RowStatistics
-from softmax_gradient_tampering.loss.torch_internals import has_tangent, is_batch_of_gradients
+from softmax_gradient_tampering.loss.torch_internals import (
+    has_tangent,
+    is_batch_of_gradients,
+    is_plain,
+)
 
 
 def differentiable_linear_cross_entropy(
     head: Head, target: Tensor, alpha: Alpha, options: Options
 ) -> Tensor:
     """The loss of hidden (N, D) and its classifier; the gradients are tampered with."""
-    if torch.compiler.is_compiling():
-        loss: Tensor = _FORWARD(*head, False, target, alpha, options)[0]
-        return loss
-    if has_tangent(*head):  # forward-mode AD is known for logits
+    if not is_plain(*head, target) or has_tangent(*head):  # then the logits know what to do
         arguments = options._asdict()
         dtype = arguments.pop("loss_dtype")
         return tampered_cross_entropy(F.linear(*head), target, alpha, **arguments).to(dtype)
+    if torch.compiler.is_compiling():
+        loss: Tensor = _FORWARD(*head, False, target, alpha, options)[0]
+        return loss
     return _apply(*head, False, target, alpha, options)[0]
 
 
