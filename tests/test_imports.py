@@ -25,7 +25,7 @@ ALLOWED = {
     "files": {"yaml", "errors"},
     "loss": {"torch", "triton"},
     "models": {"torch", "timm", "errors"},
-    "data": {"torch", "timm", "numpy", "PIL", "sklearn", "nvidia", "errors", "files"},
+    "data": {"torch", "timm", "numpy", "PIL", "sklearn", "scipy", "nvidia", "errors", "files"},
     "training": {
         *("torch", "timm", "torchvision", "numpy", "yaml", "wandb"),
         *("errors", "terminal", "files", "loss", "models", "data"),

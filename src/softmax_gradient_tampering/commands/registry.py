@@ -28,7 +28,7 @@ COMMANDS = (
     Command("validate", "evaluate a checkpoint: train --validate"),
     Command("recipes", "the published experiments: list, show, schedule"),
     Command("checkpoint", "show what is in a checkpoint"),
-    Command("data", "check a folder of images: bad files, class counts, duplicates"),
+    Command("data", "check a folder of images; sort ImageNet's official files"),
     Command("study", "several alphas and seeds, with the controls that an answer needs"),
     Command("report", "a study, a run or a summary.csv as one HTML page"),
     Command("plot", "draw a run: filter-norms"),

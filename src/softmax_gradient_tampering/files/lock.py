@@ -130,6 +130,6 @@ def _refusal(path: Path, holder: dict[str, object]) -> str:
     host, process = holder.get("host", "unknown"), holder.get("pid", "unknown")
     return (
         f"{path.parent}: another program is at work in it, process {process} on host {host}; "
-        "wait for it or stop it, or choose another --experiment"
+        "wait for it or stop it, or choose another --experiment or --output"
         f" (if it is gone for certain, delete {path})"
     )
