@@ -19,10 +19,11 @@ PAGES = [*RUNNABLE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 # What a fence may be marked as: a python block with a mark of its own would not be run.
 LANGUAGES = {"", "python", "bash", "text", "yaml", "csv", "json", "bibtex"}
-# Flags of other programs and commands that the page on training names.
+# Flags of other programs and commands that the pages on training and data name.
 OTHER_FLAGS = {
     *("config", "help", "version", "json"),
     *("standalone", "nnodes", "nproc-per-node", "max-restarts"),
+    *("train", "val", "devkit", "classes", "train-images", "val-images"),
 }
 
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
@@ -172,12 +173,17 @@ def test_the_architecture_page_names_every_module_and_no_other() -> None:
     assert named == {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
 
 
-def test_the_training_page_names_flags_and_columns_as_they_are() -> None:
-    page = ROOT / "docs" / "training.md"
+@pytest.mark.parametrize("name", ["training.md", "data.md"])
+def test_the_pages_on_training_and_data_name_flags_as_they_are(name: str) -> None:
+    page = ROOT / "docs" / name
     commands = "\n".join(block.text for block in blocks_of(page) if block.language == "bash")
     text = "\n".join([*_SPAN.findall(prose_of(page)), commands])
     flags = {flag.replace("_", "-") for flag in re.findall(r"(?<!\S)--([a-z][\w-]*)", text)}
     known = {name.replace("_", "-") for name in FIELDS} | OTHER_FLAGS
     assert {flag for flag in flags if not {flag, flag.removeprefix("no-")} & known} == set()
+
+
+def test_the_training_page_names_the_columns_of_a_run_in_order() -> None:
+    page = ROOT / "docs" / "training.md"
     rows = re.findall(r"^\| `(\w+)` \|", prose_of(page), re.MULTILINE)
     assert [row for row in rows if row in COLUMNS] == list(COLUMNS)
