@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from softmax_gradient_tampering import __version__
+from softmax_gradient_tampering.commands.extras import describe_missing
 from softmax_gradient_tampering.commands.registry import COMMANDS, Main, find_command
 from softmax_gradient_tampering.errors import UserError, as_printable
 from softmax_gradient_tampering.terminal.parser import nearest
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = nearest(name, [command.name for command in COMMANDS]) or "; see sgt --help"
         print(f"sgt: error: unknown command {name!r:.80}{hint}", file=sys.stderr)
         return 2
-    return run_command(f"sgt {name}", lambda argv: command.load()(argv), words)
+    return run_command(f"sgt {name}", lambda argv: command.load()(argv), words, command.extras)
 
 
 def help_text() -> str:
@@ -48,9 +49,20 @@ def help_text() -> str:
     return HELP.format(commands="\n".join(lines))
 
 
-def run_command(name: str, command: Main, argv: Sequence[str]) -> int:
-    """Run a command, turning a user's mistake into one line and exit code 2."""
+def run_command(
+    name: str, command: Main, argv: Sequence[str], extras: Sequence[str] = ("train",)
+) -> int:
+    """Run a command, turning a user's mistake into one line and exit code 2.
+
+    Args:
+        name: what the user has called, for messages.
+        command: runs it.
+        argv: its arguments.
+        extras: of the installation that it needs.
+    """
     warnings.showwarning = _show_warning
+    # Torch's, where there is no numpy: a command that needs numpy says so by itself.
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
@@ -58,6 +70,12 @@ def run_command(name: str, command: Main, argv: Sequence[str]) -> int:
         return command(argv) or 0
     except UserError as error:
         _print_error(f"{name}: error: {error}", is_local=error.is_local)
+        return 2
+    except ModuleNotFoundError as error:
+        missing = describe_missing(error, extras)
+        if missing is None:
+            raise
+        _print_error(f"{name}: error: {missing}")
         return 2
     except RuntimeError as error:
         if not _lost_a_process(error):

@@ -54,11 +54,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _print_list() -> None:
-    names = recipe_names()
-    width = max(map(len, names))
+    rows = {name: published_figures(name) for name in recipe_names()}
+    width = max(map(len, rows))
     print(f"{'recipe':{width}}  alpha  train acc.  test acc.  source")
-    for name in names:
-        row = published_figures(name)
+    for name, row in rows.items():
         train = f"{row.train_accuracy:.2f}" if row.train_accuracy is not None else "-"
         star = "*" if row.note else ""
         accuracies = f"{train:>10}  {row.test_accuracy:9.3f}"

@@ -13,10 +13,12 @@ class Command(NamedTuple):
     Attributes:
         name: the word that calls it, and the name of its file in this folder.
         help: what it does, in a line.
+        extras: of the installation that it needs; its own help needs none.
     """
 
     name: str
     help: str
+    extras: tuple[str, ...] = ("train",)
 
     def load(self) -> Main:
         """The function that runs it; its file is imported here."""
@@ -30,9 +32,13 @@ COMMANDS = (
     Command("checkpoint", "show what is in a checkpoint"),
     Command("data", "check a folder of images; sort ImageNet's official files"),
     Command("study", "several alphas and seeds, with the controls that an answer needs"),
-    Command("report", "a study, a run or a summary.csv as one HTML page"),
-    Command("plot", "draw a run: filter-norms"),
-    Command("demo", "train on handwritten digits with and without tampering, compare"),
+    Command("report", "a study, a run or a summary.csv as one HTML page", ("train", "study")),
+    Command("plot", "draw a run: filter-norms", ("train", "study")),
+    Command(
+        "demo",
+        "train on handwritten digits with and without tampering, compare",
+        ("train", "study"),
+    ),
 )
 
 
