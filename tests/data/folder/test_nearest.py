@@ -69,3 +69,12 @@ def test_nothing_is_named_where_nothing_would_work(tmp_path: Path) -> None:
     (tmp_path / "photos/val/cats").mkdir(parents=True)
     with pytest.raises(UserError, match=r"it holds photos\); name the right one with"):
         open_folder(tmp_path, "train", "validation")
+
+
+def test_archives_in_the_place_of_the_data_are_named(tmp_path: Path) -> None:
+    for name in ("train.tar", "val.tar.gz", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        UserError, match=r"it holds train.tar, val.tar.gz\); unpack the archives; sgt"
+    ):
+        open_folder(tmp_path, "train", "validation")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from softmax_gradient_tampering.data.folder.faults import find_faults, remarks_on
 from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
-from softmax_gradient_tampering.data.folder.listing import Listing
+from softmax_gradient_tampering.data.folder.listing import Listing, is_archive
 from softmax_gradient_tampering.data.folder.nearest import nearest_layout
 from softmax_gradient_tampering.data.folder.splits import (
     TRAIN_NAMES,
@@ -60,11 +60,15 @@ def _list(root: Path, split: str) -> Listing:
         source = find_split(root, split)
         if source is not None:
             return list_split(source, split)
-        found = sorted(path.name for path in root.iterdir() if path.is_dir())
+        folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+        archives = sorted(path.name for path in root.iterdir() if is_archive(path.name))
     near = nearest_layout(root)
     flag = "--train-split" if split in TRAIN_NAMES else "--val-split"
+    way = f"{near} would work" if near else f"name the right one with {flag}"
+    if archives and not near:
+        way = "unpack the archives; sgt data imagenet does so with ImageNet's"
+    found = ", ".join([*folders, *archives][:8])
     raise UserError(
         f"--data_dir {root}: no folder {' or '.join(names_of(split))} in it, and no such .csv "
-        f"(it holds {', '.join(found[:8]) or 'no folders'}); "
-        + (f"{near} would work" if near else f"name the right one with {flag}")
+        f"(it holds {found or 'no folders'}); {way}"
     )

@@ -100,6 +100,11 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(ENDINGS)
 
 
+def is_archive(name: str) -> bool:
+    """Whether a file is an archive that may hold images, by the end of its name."""
+    return name.lower().endswith(_ARCHIVES)
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is none of the user's images, by its name."""
     return name[0] == "." or name in _LITTER
@@ -124,7 +129,7 @@ def list_folder(root: Path) -> Listing:
     listing = Listing(root, root)
     walk = _Walk(listing)
     folders, listing.loose, others = walk.look_into("", os.scandir(root))
-    listing.archives = sorted(name for name in others if name.lower().endswith(_ARCHIVES))
+    listing.archives = sorted(filter(is_archive, others))
     for name in sorted(folders):
         listing.classes[name] = walk.images_below(name)
     listing.passed_over = Counter(dict(sorted(walk.passed_over.items())))
