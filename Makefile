@@ -1,5 +1,6 @@
 # make demo   a study of handwritten digits, with and without tampering, and its report
 # make test   lint, types, doctests, README blocks, tests
+# make test-loss, test-training, test-data, test-studies ...   the tests of one room
 # make faults runs that are killed at every moment, resumed and compared
 PYTHON ?= python3
 VENV := .venv
@@ -23,6 +24,10 @@ types: $(STAMP)-dev
 # One thread a process: two workers on two cores, and small nets, are faster without more.
 pytest: $(STAMP)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# One room's: a folder of tests, and the doctests of the room of that name.
+test-%: $(STAMP)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/$* $(wildcard src/softmax_gradient_tampering/$*)
 
 # Kills, full disks and lost processes, all of them: some ten minutes.
 faults: $(STAMP)-dev

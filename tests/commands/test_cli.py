@@ -11,7 +11,7 @@ from softmax_gradient_tampering.cli import help_text, main
 from softmax_gradient_tampering.commands import registry
 from softmax_gradient_tampering.commands.registry import COMMANDS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = [command.name for command in COMMANDS]
 
 # Everything that answers from the command line alone, and its exit code.

@@ -12,7 +12,7 @@ import pytest
 import softmax_gradient_tampering
 from softmax_gradient_tampering.commands.extras import describe_missing
 from softmax_gradient_tampering.commands.registry import COMMANDS
-from tests.installed import ROOT, Installed
+from tests.commands.installed import ROOT, Installed
 
 EXTRAS = {command.name: ",".join(command.extras) for command in COMMANDS}
 # Of every command a call that does its work, and what the extras are that it lacks.

@@ -10,7 +10,9 @@ import yaml
 from softmax_gradient_tampering.cli import main
 from tests.training.runs import train
 
-GOLDEN = Path(__file__).parent / "golden" / "published-format-resnet18-c10.pth.tar.gz"
+GOLDEN = (
+    Path(__file__).parents[1] / "training" / "golden" / "published-format-resnet18-c10.pth.tar.gz"
+)
 
 
 def test_one_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from softmax_gradient_tampering.training.config.arguments import (
 )
 from softmax_gradient_tampering.training.config.fields import Config
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 LINES = json.loads((GOLDEN / "command-lines.json").read_text())
 with (GOLDEN / "flags.csv").open() as _file:
     FLAGS = list(csv.DictReader(_file))
