@@ -1,7 +1,13 @@
 """alpha: which numbers and tensors it may be, and that a tensor costs no recompilation."""
 
+import warnings
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.func import grad, vmap
 
 from softmax_gradient_tampering import (
@@ -12,6 +18,7 @@ from softmax_gradient_tampering import (
     tamper,
     tampered_binary_cross_entropy_with_logits,
     tampered_cross_entropy,
+    tampered_linear_cross_entropy,
 )
 from tests.loss.cases import (
     ALPHAS,
@@ -47,7 +54,14 @@ def test_alpha_must_be_finite_and_at_least_zero(call, kind, alpha):
         call(kind(alpha))
 
 
-@pytest.mark.parametrize("alpha", [True, "0.25", None, [0.25], 1j, torch.tensor(True)], ids=str)
+@pytest.mark.parametrize(
+    "alpha",
+    [
+        *(True, "0.25", None, [0.25], 1j, torch.tensor(True), torch.tensor(1j)),
+        *(np.True_, np.array(True), np.array([0.25]), np.complex64(1)),
+    ],
+    ids=str,
+)
 def test_alpha_must_be_a_number(call, alpha):
     with pytest.raises(TypeError, match=r"must be a number or a 0-d tensor, not (bool|[a-zN])"):
         call(alpha)
@@ -59,8 +73,20 @@ def test_a_tensor_alpha_must_be_0d(call, shape):
         call(torch.full(shape, 0.25))
 
 
-@pytest.mark.parametrize("alpha", [1, 2, torch.tensor(1), torch.tensor(2)], ids=repr)
-def test_an_integer_alpha_equals_the_float(alpha):
+def test_an_alpha_too_large_for_a_float_is_refused(call):
+    with pytest.raises(ValueError, match=r"finite and at least 0, got 10000"):
+        call(10**400)
+
+
+REAL_NUMBERS = (
+    *(1, 0, 2, Fraction(1, 4), Decimal("0.25")),
+    *(np.float64(0.25), np.float32(0.25), np.float16(0.25), np.int64(1), np.array(0.25)),
+    *(torch.tensor(1), torch.tensor(2), torch.tensor(0.25, dtype=torch.bfloat16)),
+)
+
+
+@pytest.mark.parametrize("alpha", REAL_NUMBERS, ids=repr)
+def test_any_real_number_equals_the_float(alpha):
     logits, target, _ = Case().make()
     actual = value_and_gradient(tampered_cross_entropy, logits, target, alpha)
     expected = value_and_gradient(tampered_cross_entropy, logits, target, float(alpha))
@@ -97,6 +123,55 @@ def test_alpha_is_that_of_the_forward_pass():
     alpha.fill_(0.5)  # a schedule moves on
     loss.backward()
     assert_equal(leaf.grad, value_and_gradient(tampered_cross_entropy, logits, target, 0.25)[1])
+
+
+def test_python_warns_once_of_an_alpha_above_1(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for alpha in (25, 25.0, torch.tensor(25), 1.0, 0.25):
+            call(alpha)
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == 1
+    assert "alpha = 25 is above 1" in said[0]
+    assert "published values are 0.05 to 0.92" in said[0]
+
+
+LOSSES = {
+    "tampered_cross_entropy": tampered_cross_entropy,
+    "tampered_linear_cross_entropy": lambda z, target, alpha: tampered_linear_cross_entropy(
+        z, z[:5] / 3, target, alpha
+    ),
+    "tamper": lambda z, target, alpha: tamper(F.cross_entropy, alpha)(z, target),
+    "binary": lambda z, target, alpha: tampered_binary_cross_entropy_with_logits(
+        z, target.unsqueeze(1).expand_as(z) / 5, alpha
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_number_that_changes_is_an_input_of_the_compiled_graph(name):
+    torch.compiler.reset()
+    logits, target, _ = Case().make()
+    compiled = torch.compile(LOSSES[name], fullgraph=True, backend="aot_eager")
+    for step in range(1, 13):  # torch gives up at 8 compilations
+        alpha = step / 16
+        actual = value_and_gradient(compiled, logits, target, alpha)
+        expected = value_and_gradient(LOSSES[name], logits, target, alpha)
+        for ours, eager in zip(actual, expected, strict=True):
+            assert_close(ours, eager)
+
+
+@pytest.mark.parametrize(
+    "alpha", [np.float32(0.25), np.array(0.25), Fraction(1, 4), 25.0], ids=repr
+)
+def test_any_real_number_compiles(alpha):
+    torch.compiler.reset()
+    logits, target, _ = Case().make()
+    compiled = torch.compile(tampered_cross_entropy, fullgraph=True, backend="aot_eager")
+    actual = value_and_gradient(compiled, logits, target, alpha)
+    expected = value_and_gradient(tampered_cross_entropy, logits, target, alpha)
+    for ours, eager in zip(actual, expected, strict=True):
+        assert_close(ours, eager)
 
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)

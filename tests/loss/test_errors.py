@@ -1,5 +1,6 @@
 """Wrong arguments: what torch's cross-entropy refuses is refused with its exception."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from softmax_gradient_tampering import (
 )
 from softmax_gradient_tampering.loss.kernels.cpu import blocks
 
+LOGITS, LABELS = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
 # name: (shape of the logits, target, options, what the message names)
 WRONG = {
     "fewer labels": ((4, 3), [0, 1], {}, "batch_size"),
@@ -57,6 +59,33 @@ def test_what_torch_refuses_is_refused_with_its_exception(name):
         tampered_cross_entropy(logits, target, 0.25, **options)
     with pytest.raises(torchs.type, match=names):
         TamperedCrossEntropyLoss(0.25, **options)(logits, target)
+
+
+NO_TENSORS = {
+    "logits of numpy": ((np.zeros((4, 3), np.float32), LABELS), {}),
+    "labels of numpy": ((LOGITS, np.zeros(4, np.int64)), {}),
+    "labels in a list": ((LOGITS, [0, 1, 2, 0]), {}),
+    "no logits": ((None, LABELS), {}),
+    "weight of numpy": ((LOGITS, LABELS), {"weight": np.ones(3, np.float32)}),
+    "weight of another device": ((LOGITS, LABELS), {"weight": torch.ones(3, device="meta")}),
+    "labels of another device": ((LOGITS, LABELS.to("meta")), {}),
+    "no label smoothing": ((LOGITS, LABELS), {"label_smoothing": None}),
+    "no ignored index": ((LOGITS, LABELS), {"ignore_index": None}),
+    "sparse logits": ((LOGITS.to_sparse(), LABELS), {}),
+    "complex logits": ((LOGITS + 0j, LABELS), {}),
+    "logits of 8 bits": ((LOGITS.to(torch.float8_e4m3fn), LABELS), {}),
+    "labels of 16 bits without sign": ((LOGITS, LABELS.to(torch.uint16)), {}),
+}
+
+
+@pytest.mark.parametrize("name", NO_TENSORS)
+def test_what_is_no_tensor_of_the_kind_is_refused_in_torchs_words(name):
+    arguments, options = NO_TENSORS[name]
+    with pytest.raises(Exception) as torchs:  # noqa: PT011
+        F.cross_entropy(*arguments, **options)
+    with pytest.raises(torchs.type) as ours:
+        tampered_cross_entropy(*arguments, 0.25, **options)
+    assert str(ours.value) == str(torchs.value)
 
 
 def test_integer_logits_are_refused():

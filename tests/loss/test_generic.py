@@ -1,5 +1,9 @@
 """tamper(): the value of l(z), the gradient of l(alpha z) / alpha, for any loss of logits."""
 
+import copy
+import pickle
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -108,6 +112,27 @@ def test_input_is_not_written_to(case):
     before = logits.clone()
     value_and_gradient(tamper(F.cross_entropy, 0.25), logits, target, **options)
     assert_equal(logits, before)
+
+
+def test_a_tampered_loss_can_be_pickled_and_copied(loss_fn):
+    if loss_fn in (LOSSES["binary"], focal_loss):  # pickle finds no function of a test
+        loss_fn = F.soft_margin_loss
+    logits, target, _ = Case().make()
+    target = target.unsqueeze(1).expand_as(logits) if loss_fn is F.soft_margin_loss else target
+    tampered = tamper(loss_fn, 0.25)
+    expected = value_and_gradient(tampered, logits, target)
+    for duplicate in (pickle.loads(pickle.dumps(tampered)), copy.deepcopy(tampered)):
+        for ours, original in zip(
+            value_and_gradient(duplicate, logits, target), expected, strict=True
+        ):
+            assert_equal(ours, original)
+
+
+@pytest.mark.parametrize("wrong", [[0.5], None, np.zeros(3)], ids=repr)
+def test_what_is_no_tensor_is_refused_in_a_sentence(wrong):
+    for arguments in ((wrong, torch.zeros(3)), (torch.zeros(3), wrong)):
+        with pytest.raises(TypeError, match=r"input and target must be tensors, not .*as_tensor"):
+            tampered_binary_cross_entropy_with_logits(*arguments, 0.25)
 
 
 BINARY_OPTIONS = {

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from softmax_gradient_tampering import TamperedCrossEntropyLoss, tampered_cross_entropy
-from tests.loss.cases import OPTION_CASES, Case, assert_equal, value_and_gradient
+from tests.loss.cases import OPTION_CASES, Case, assert_close, assert_equal, value_and_gradient
 
 
 @pytest.mark.parametrize("case", OPTION_CASES, ids=str)
@@ -64,6 +64,24 @@ def test_module_holds_no_parameter_and_saves_what_torchs_saves():
     fresh.load_state_dict(torchs.state_dict())
 
 
+def test_module_is_one_of_torchs_with_its_attributes():
+    weight = torch.rand(5)
+    arguments = {"ignore_index": 1, "reduction": "sum", "label_smoothing": 0.1}
+    ours, torchs = TamperedCrossEntropyLoss(0.25, weight, **arguments), nn.CrossEntropyLoss(weight)
+    assert isinstance(ours, nn.CrossEntropyLoss)  # what libraries ask, to know that z are logits
+    assert {name for name in vars(torchs) if not name.startswith("_")} <= {*vars(ours)}
+    assert {name: getattr(ours, name) for name in arguments} == arguments
+
+
+def test_torchscript_is_refused_in_a_sentence():
+    loss_fn = TamperedCrossEntropyLoss(0.25)
+    for module in (loss_fn, nn.Sequential(nn.Linear(2, 2), loss_fn)):
+        with pytest.raises(
+            TypeError, match=r"TorchScript cannot compile .*; use torch\.compile or"
+        ):
+            torch.jit.script(module)
+
+
 def test_repr_names_alpha_and_the_options():
     loss_fn = TamperedCrossEntropyLoss(0.25, ignore_index=1, reduction="sum", label_smoothing=0.1)
     assert repr(loss_fn) == (
@@ -103,6 +121,32 @@ def test_alpha_set_anew_is_used_and_checked():
     loss_fn.alpha = -1.0
     with pytest.raises(ValueError, match="at least 0, got -1"):
         loss_fn(logits, target)
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor], ids=["number", "tensor"])
+def test_alpha_set_anew_compiles_once_more_at_most(kind):
+    torch.compiler.reset()
+    logits, target, _ = Case().make()
+    loss_fn = TamperedCrossEntropyLoss(1.0)
+    compiled = torch.compile(loss_fn, fullgraph=True, backend="aot_eager")
+    value_and_gradient(compiled, logits, target)  # a constant of the graph
+    loss_fn.alpha = kind(0.5)
+    value_and_gradient(compiled, logits, target)  # from now on an input
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for step in range(12):
+            loss_fn.alpha = kind(step / 16)
+            _, actual = value_and_gradient(compiled, logits, target)
+            _, expected = value_and_gradient(tampered_cross_entropy, logits, target, step / 16)
+            assert_close(actual, expected)
+
+
+def test_a_tensor_alpha_is_a_schedule_that_is_written_to():
+    logits, target, _ = Case().make()
+    loss_fn, alpha = TamperedCrossEntropyLoss(1.0), torch.tensor(0.5, dtype=torch.float64)
+    loss_fn.alpha = alpha
+    alpha.fill_(0.25)
+    _, actual = value_and_gradient(loss_fn, logits, target)
+    assert_equal(actual, value_and_gradient(tampered_cross_entropy, logits, target, 0.25)[1])
 
 
 @pytest.mark.parametrize("case", [Case(), Case(soft=True, weighted=True)], ids=str)

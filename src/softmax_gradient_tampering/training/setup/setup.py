@@ -196,6 +196,7 @@ def create_loss(config: Config) -> nn.Module:
             "probabilities; the published values are 0.05 to 0.92",
             stacklevel=2,
         )
+        warnings.filterwarnings("ignore", message="alpha = .* is above 1")  # the loss's own words
     loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=smoothing)
     if config.modify_softmax or config.equivalent_to is not None:
         # At alpha 1 the same kernel, so that the equivalent training rounds as the tampered does.
