@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, first_line
-from softmax_gradient_tampering.files.text import MAX_SETTINGS, read_text
+from softmax_gradient_tampering.files.text import MAX_SETTINGS, read_record, read_text
 from softmax_gradient_tampering.files.whole import write_text
 
 _MAX_DEPTH = 8  # of lists and mappings in a configuration
@@ -50,7 +50,7 @@ def read_args(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = read_text(path, MAX_SETTINGS)
+        text = read_record(path, MAX_SETTINGS)
         settings: dict[str, Any] = {}
         for setting in _NEXT_SETTING.split(text):
             settings |= _parse(setting)

@@ -12,7 +12,7 @@ from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, as_printable, first_line
 from softmax_gradient_tampering.files.lock import FolderLock
-from softmax_gradient_tampering.files.text import read_text
+from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.training.checkpoint.folder import (
     CheckpointFolder,
     load_checkpoint,
@@ -152,7 +152,7 @@ def _finished_rows(folder: Path) -> list[Row]:
 def _read_mapping(path: Path) -> dict[str, Any] | None:
     """The mapping in a JSON file; None where it holds something else or is damaged."""
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_record(path))
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, as_user_error
+from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.files.whole import write_text
 from softmax_gradient_tampering.studies.launch.driver import Driver
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
@@ -189,7 +190,7 @@ def _is_new(request: SearchRequest) -> bool:
             raise UserError(f"{request.path}: holds files, and no search; choose another --name")
         return True
     with as_user_error(f"{path}: not a search"):
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = json.loads(read_record(path))
         asked = json.loads(json.dumps(_asked(request)))
         differing = [name for name, value in asked.items() if there.get(name) != value]
     if differing:

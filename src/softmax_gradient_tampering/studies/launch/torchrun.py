@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import IO
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.text import open_regular
 from softmax_gradient_tampering.studies.launch.pool import Ended
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
 from softmax_gradient_tampering.training.records.run_files import write_args
 
 PROGRAM = "softmax_gradient_tampering.program"
+_MAX_TAIL = 2**20  # bytes of a log's end that are searched for its error
 _POLL_S = 0.5
 _GRACE_S = 60.0  # for a step, and the recovery checkpoint after it
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
@@ -113,7 +115,9 @@ def _end_with_parent() -> None:
 
 def _reason(log: Path, code: int) -> str:
     """The program's own last word on an error, or the exit code."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    with open_regular(log) as file:
+        file.seek(max(0, log.stat().st_size - _MAX_TAIL))
+        lines = file.read(_MAX_TAIL).decode("utf-8", "replace").splitlines()
     errors = [line for line in lines if line.startswith("sgt train: error: ")]
     if errors:
         return errors[-1].removeprefix("sgt train: error: ")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError, first_line
-from softmax_gradient_tampering.files.text import read_text
+from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.files.untrusted import (
     ALPHA,
     COUNT,
@@ -87,7 +87,7 @@ def read_plan(path: Path) -> Plan:
         UserError: it cannot be read, is of another format, or is not a plan.
     """
     try:
-        loaded = json.loads(read_text(path, _MAX_BYTES))
+        loaded = json.loads(read_record(path, _MAX_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)})") from error
     if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
+from softmax_gradient_tampering.files.text import open_regular
+
 _MAGIC_LENGTH = 8  # magic and version
 _LENGTHS = {(1, 0): 2, (2, 0): 4, (3, 0): 4}  # bytes of the header's length, by version
 _MAX_HEADER = 4096
@@ -32,7 +34,7 @@ def read_arrays(
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             for name in names or [entry.removesuffix(".npy") for entry in archive.namelist()]:
                 arrays[name] = _read_array(archive, f"{name}.npy", max_bytes)
                 max_bytes -= arrays[name].nbytes

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.owner import is_dead, this_process
+from softmax_gradient_tampering.files.text import read_record
 
 HEARTBEAT_S = 20.0
 STALE_S = 10 * HEARTBEAT_S
 _BREAKING_S = 60.0
+_MAX_BYTES = 2**16
 
 
 def claim(lock: Path) -> bool:
@@ -55,12 +57,15 @@ def is_held(lock: Path) -> bool:
     """Whether a process is at work under the lock."""
     try:
         made = lock.stat().st_mtime
-        age = _now(lock) - made
-        owner = json.loads(lock.read_text() or "{}")
     except FileNotFoundError:
         return False
-    except ValueError:
-        owner = {}
+    age = _now(lock) - made
+    try:
+        owner = json.loads(read_record(lock, _MAX_BYTES) or "{}")
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, RecursionError):
+        owner = {}  # just being written, or not one of this program's: its age decides
     return age < STALE_S and not is_dead(owner)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from softmax_gradient_tampering import __version__
 from softmax_gradient_tampering.errors import first_line
-from softmax_gradient_tampering.files.text import read_text
+from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.files.untrusted import is_number
 from softmax_gradient_tampering.files.yaml_files import read_args
 from softmax_gradient_tampering.studies.results import predictions, summary
@@ -90,7 +90,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         ValueError: it cannot be read, or holds something else.
     """
     try:
-        loaded = json.loads(read_text(path))
+        loaded = json.loads(read_record(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -107,7 +107,7 @@ def as_number(value: Any) -> float:
 
 def _read(path: Path) -> str:
     try:
-        return read_text(path)
+        return read_record(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path.name}: {first_line(error)}") from error
 

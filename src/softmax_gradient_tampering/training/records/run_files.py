@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from softmax_gradient_tampering.files.text import read_text
+from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.files.whole import write_text
 from softmax_gradient_tampering.files.yaml_files import write_settings
 from softmax_gradient_tampering.training.processes.launch import launch_id
@@ -89,7 +89,7 @@ def read_summary(path: Path) -> list[Row]:
         OSError: it cannot be read.
         ValueError: a value is not a number, or a line has more values than the header names.
     """
-    return parse_summary(read_text(path))
+    return parse_summary(read_record(path))
 
 
 def parse_summary(text: str) -> list[Row]:
