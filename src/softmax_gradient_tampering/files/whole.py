@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -37,6 +37,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_whole` for text, with the line ends that it has."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_parts(path: Path, parts: Iterable[str]) -> None:
+    """`write_text` for a text that is too long to be in memory as a whole."""
+    write_whole(path, lambda file: file.writelines(part.encode() for part in parts))
 
 
 def copy_whole(source: Path, path: Path) -> None:

@@ -10,19 +10,20 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
-from softmax_gradient_tampering.studies.results import prediction_summary
-from softmax_gradient_tampering.studies.results.prediction_summary import (
+from softmax_gradient_tampering.studies.results import prediction_measures
+from softmax_gradient_tampering.studies.results.prediction_measures import fit_factor
+from softmax_gradient_tampering.studies.results.prediction_measures import (
+    summarise as summarise_arrays,
+)
+from softmax_gradient_tampering.studies.results.predictions import (
     HELD_OUT,
     PLAIN,
     SCALED,
+    Predictions,
     PredictionSummary,
     agreement,
-    fit_factor,
+    read_predictions,
 )
-from softmax_gradient_tampering.studies.results.prediction_summary import (
-    summarise as summarise_arrays,
-)
-from softmax_gradient_tampering.studies.results.predictions import Predictions, read_predictions
 
 
 def summarise(z: Tensor, labels: Tensor, scale: float) -> PredictionSummary:
@@ -100,7 +101,7 @@ def test_a_factor_without_a_minimum_stays_within_its_bounds() -> None:
 def test_large_sets_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     z, labels = drawn()
     whole = summarise(z, labels, 0.25)
-    monkeypatch.setattr(prediction_summary, "_CHUNK_ELEMENTS", 40)
+    monkeypatch.setattr(prediction_measures, "_CHUNK_ELEMENTS", 40)
     parts = summarise(z, labels, 0.25)
     assert parts.calibration[HELD_OUT] == pytest.approx(whole.calibration[HELD_OUT], rel=1e-9)
     assert np.allclose(parts.bins[PLAIN], whole.bins[PLAIN])

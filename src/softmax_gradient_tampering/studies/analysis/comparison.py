@@ -87,6 +87,11 @@ class Results:
     margin: float
 
     @property
+    def everything(self) -> list[tuple[str, ArmResult]]:
+        """The results of all arms by name, those of the tuning arms last."""
+        return [*self.arms.items(), *self.tuning.items()]
+
+    @property
     def judged(self) -> list[ArmResult]:
         """The arms that claim something: tampered and scheduled ones with runs."""
         return [result for result in self.arms.values() if _claims(result)]

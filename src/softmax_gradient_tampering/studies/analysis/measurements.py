@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softmax_gradient_tampering.studies.results.prediction_summary import HELD_OUT, PLAIN, SCALED
+from softmax_gradient_tampering.studies.results.predictions import HELD_OUT, PLAIN, SCALED
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
 from softmax_gradient_tampering.studies.results.run_files import as_number
 

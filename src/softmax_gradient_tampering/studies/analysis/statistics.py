@@ -1,4 +1,7 @@
-"""Means with intervals, paired differences and their tests. Pure functions of numbers."""
+"""Means with intervals, paired differences and their tests. Pure functions of numbers.
+
+scipy is imported where it is used: one run alone needs none of it.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +9,6 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 LEVEL = 0.05
@@ -91,6 +93,8 @@ def half_width(sd: float, num_values: int, confidence: float = CONFIDENCE) -> fl
 @cache
 def t_quantile(confidence: float, degrees: int) -> float:
     """The two-sided quantile of Student's t distribution."""
+    from scipy import stats
+
     return float(stats.t.ppf((1 + confidence) / 2, degrees))
 
 
@@ -102,6 +106,9 @@ def t_test(differences: Sequence[float]) -> float:
     """
     if not sample_sd(differences) > 0:
         return math.nan
+
+    from scipy import stats
+
     return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
@@ -115,7 +122,12 @@ def sign_test(differences: Sequence[float]) -> float:
     """
     plus = sum(difference > 0 for difference in differences)
     number = plus + sum(difference < 0 for difference in differences)
-    return float(stats.binomtest(plus, number).pvalue) if number else 1.0
+    if number == 0:
+        return 1.0
+
+    from scipy import stats
+
+    return float(stats.binomtest(plus, number).pvalue)
 
 
 def permutation_test(differences: Sequence[float]) -> PermutationTest:

@@ -4,15 +4,21 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
-from softmax_gradient_tampering.studies.analysis.curves import arm_curve
+from softmax_gradient_tampering.files.whole import write_parts, write_text
+from softmax_gradient_tampering.studies.analysis.comparison import Results
 from softmax_gradient_tampering.studies.analysis.measurements import BY_KEY, MEASUREMENTS
+from softmax_gradient_tampering.studies.report.curve_files import (
+    ArmCurve,
+    arm_curves,
+    as_cell,
+    curves_as_csv,
+    curves_as_json,
+)
 
 FORMAT = 1
 Table = list[dict[str, Any]]
@@ -36,14 +42,16 @@ def write_tables(stem: Path, results: Results, verdict: str) -> list[Path]:
         "arms": arm_table(results),
         "differences": difference_table(results),
         "runs": run_table(results),
-        "curves": curve_table(results),
     }
     paths = []
     for name, table in tables.items():
         paths.append(stem.with_name(f"{stem.name}-{name}.csv"))
         write_text(paths[-1], _csv(table))
+    paths.append(stem.with_name(f"{stem.name}-curves.csv"))
+    curves = arm_curves(results)
+    write_parts(paths[-1], curves_as_csv(curves))
     paths.append(stem.with_name(f"{stem.name}.json"))
-    write_text(paths[-1], _json(results, verdict, tables))
+    write_parts(paths[-1], _json(results, verdict, tables, curves))
     return paths
 
 
@@ -63,7 +71,7 @@ def arm_table(results: Results) -> Table:
             "low": spread.interval.low,
             "high": spread.interval.high,
         }
-        for name, result in _with_tuning(results)
+        for name, result in results.everything
         for key, spread in result.spreads.items()
     ]
 
@@ -104,7 +112,7 @@ def run_table(results: Results) -> Table:
     """A row for every cell: its state and, of a finished one, all measurements."""
     values = {
         (name, seed): measured
-        for name, result in _with_tuning(results)
+        for name, result in results.everything
         for seed, measured in result.values.items()
     }
     empty = {measurement.key: math.nan for measurement in MEASUREMENTS}
@@ -121,32 +129,9 @@ def run_table(results: Results) -> Table:
     ]
 
 
-def curve_table(results: Results) -> Table:
-    """A row for every arm, column of summary.csv and evaluated epoch: n, mean, interval."""
-    rows = []
-    for name, result in _with_tuning(results):
-        runs = list(result.runs.values())
-        columns = sorted({column for run in runs for column in run.curves} - {"epoch"})
-        for column in columns:
-            curve = arm_curve(runs, column)
-            if curve is None:
-                continue
-            for epoch, number, mean, half in zip(*(a.tolist() for a in curve), strict=True):
-                rows.append(
-                    {
-                        "arm": name,
-                        "column": column,
-                        "epoch": int(epoch),
-                        "n": int(number),
-                        "mean": mean,
-                        "low": mean - half,
-                        "high": mean + half,
-                    }
-                )
-    return rows
-
-
-def _json(results: Results, verdict: str, tables: Mapping[str, Table]) -> str:
+def _json(
+    results: Results, verdict: str, tables: Mapping[str, Table], curves: Sequence[ArmCurve]
+) -> Iterator[str]:
     study = results.study
     agreements = [
         {"arm": name, "seed": seed, **agreement._asdict()}
@@ -163,11 +148,17 @@ def _json(results: Results, verdict: str, tables: Mapping[str, Table]) -> str:
         "notes": study.notes,
         "plan": [asdict(arm) for arm in study.arms],
         **tables,
+        "curves": (),
         "agreements": agreements,
         "predictions": _predictions(results),
     }
-    entries = (f"{json.dumps(name)}: {_lines(entry)}" for name, entry in content.items())
-    return "{\n" + ",\n".join(entries) + "\n}\n"
+    for number, (name, entry) in enumerate(content.items()):
+        yield f"{',' if number else '{'}\n{json.dumps(name)}: "
+        if name == "curves":
+            yield from curves_as_json(curves)
+        else:
+            yield _lines(entry)
+    yield "\n}\n"
 
 
 def _lines(value: Any) -> str:
@@ -191,14 +182,10 @@ def _predictions(results: Results) -> Table:
                 for (label, prediction), count in sorted(run.predictions.confused.items())
             ],
         }
-        for name, result in _with_tuning(results)
+        for name, result in results.everything
         for seed, run in result.runs.items()
         if run.predictions is not None
     ]
-
-
-def _with_tuning(results: Results) -> Iterable[tuple[str, ArmResult]]:
-    return [*results.arms.items(), *results.tuning.items()]
 
 
 def _csv(table: Table) -> str:
@@ -212,12 +199,10 @@ def _csv(table: Table) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Empty where there is no number; a spreadsheet must not take text for a formula."""
+    """A value as CSV has it: empty where there is no number."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"
-    return value
+    return as_cell(value)
 
 
 def _plain(value: Any) -> Any:

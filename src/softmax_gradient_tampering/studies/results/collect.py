@@ -9,7 +9,7 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.plan.plan import Arm, Cell, Plan, State
 from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME
 from softmax_gradient_tampering.studies.results.cell_record import CellRecord, read_cell
-from softmax_gradient_tampering.studies.results.prediction_summary import Agreement, agreement
+from softmax_gradient_tampering.studies.results.predictions import Agreement, agreement
 from softmax_gradient_tampering.studies.results.recorded_run import (
     RecordedRun,
     alpha_of,

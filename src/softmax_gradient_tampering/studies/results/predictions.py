@@ -1,5 +1,7 @@
-"""predictions.npz: a run's logits on the validation set, and the labels."""
+"""predictions.npz: a run's logits on the validation set and the labels, and what they say."""
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +11,11 @@ import numpy.typing as npt
 from softmax_gradient_tampering.studies.results.arrays import read_arrays
 
 FILE_NAME = "predictions.npz"
+PLAIN, SCALED, HELD_OUT = "softmax(z)", "softmax(alpha z)", "softmax(s z), s held out"
 # What the training program writes is smaller: at most 2^24 logits, and a label for each row.
 _MAX_BYTES = 2**28
+
+Pair = tuple[int, int]
 
 
 class Predictions(NamedTuple):
@@ -30,6 +35,50 @@ class Predictions(NamedTuple):
         return 100 * float((self.logits.argmax(1) == self.labels).mean())
 
 
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What a run's predictions on the validation set say.
+
+    Attributes:
+        calibration: nll (nats), brier (0 to 2) and ece (percent), by prediction.
+        bins: by prediction, rows of samples, sum of confidences and correct ones per bin.
+        factors: of the logits, fitted on the samples of even and of odd index; both are
+            measured on the other samples.
+        logit_norm, logit_mean, logit_max, logit_var: the logits' statistics.
+        confused: number of samples by (label, wrong prediction).
+    """
+
+    calibration: dict[str, dict[str, float]]
+    bins: dict[str, list[list[float]]]
+    factors: tuple[float, float]
+    logit_norm: float
+    logit_mean: float
+    logit_max: float
+    logit_var: float
+    confused: dict[Pair, int]
+
+    @property
+    def factor(self) -> float:
+        """The geometric mean of the two fitted factors; 1 / temperature."""
+        return math.sqrt(self.factors[0] * self.factors[1])
+
+
+class Agreement(NamedTuple):
+    """How nearly an equivalent run gave the predictions of the run that it must follow.
+
+    Attributes:
+        num_samples: of the validation set.
+        num_same: samples with the same predicted class.
+        deviation: largest |z_equivalent - alpha z_tampered|.
+        scale: largest |alpha z_tampered|, to judge the deviation by.
+    """
+
+    num_samples: int
+    num_same: int
+    deviation: float
+    scale: float
+
+
 def read_predictions(path: Path) -> Predictions:
     """Read a predictions.npz.
 
@@ -47,3 +96,21 @@ def read_predictions(path: Path) -> Predictions:
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"{path.name} has labels outside its {logits.shape[1]} classes")
     return Predictions(logits.astype(np.float32, copy=False), labels.astype(np.int64, copy=False))
+
+
+def agreement(tampered: Predictions, equivalent: Predictions, alpha: float) -> Agreement:
+    """Compare two runs' predictions, whose logits should be z and alpha z.
+
+    Raises:
+        ValueError: they are of different samples.
+    """
+    z, other = tampered.logits, equivalent.logits
+    if z.shape != other.shape or (tampered.labels != equivalent.labels).any():
+        raise ValueError("the predictions are of different samples")
+    expected = alpha * z.astype(np.float64)
+    return Agreement(
+        num_samples=len(z),
+        num_same=int((z.argmax(1) == other.argmax(1)).sum()),
+        deviation=float(np.abs(other - expected).max()),
+        scale=float(np.abs(expected).max()),
+    )

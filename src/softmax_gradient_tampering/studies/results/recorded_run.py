@@ -6,10 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from softmax_gradient_tampering.studies.results.prediction_summary import (
-    PredictionSummary,
-    summarise,
-)
+from softmax_gradient_tampering.studies.results.predictions import PredictionSummary
 from softmax_gradient_tampering.studies.results.run_files import RunFiles, as_number
 from softmax_gradient_tampering.studies.results.summary import FloatArray
 
@@ -54,7 +51,11 @@ def measure_files(files: RunFiles, scale: float) -> RecordedRun:
         files: of the run.
         scale: alpha of softmax(alpha z), for its predictions.
     """
-    predictions = None if files.predictions is None else summarise(files.predictions, scale)
+    predictions = None
+    if files.predictions is not None:
+        from softmax_gradient_tampering.studies.results.prediction_measures import summarise
+
+        predictions = summarise(files.predictions, scale)
     return RecordedRun(
         files.path, files.summary.curves, files.args, files.environment, files.result, predictions
     )

@@ -3,7 +3,9 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -57,10 +59,8 @@ class Summary:
         Raises:
             ValueError: a value cannot be read, or a row has no epoch.
         """
-        rows = [[*line, *[""] * (len(self._header) - len(line))] for line in self._lines]
         columns = {
-            name: np.array([_number(text) for text in texts])
-            for name, texts in zip(self._header, zip(*rows, strict=True), strict=True)
+            name: _numbers(texts) for name, *texts in zip_longest(self._header, *self._lines)
         }
         kept = _last_of_each_epoch(columns["epoch"])
         curves = {name: values[kept] for name, values in columns.items()}
@@ -77,6 +77,18 @@ class Summary:
         is_ours = tuple(self._header) == COLUMNS
         is_whole = is_ours and all(len(line) == len(COLUMNS) for line in self._lines)
         return is_whole and lines_hash(self._lines) == recorded
+
+
+def _numbers(texts: Sequence[str | None]) -> FloatArray:
+    """Numbers of a column; see `_number`."""
+    try:
+        values = np.array([float(text or "nan") for text in texts])
+    except ValueError as error:
+        raise ValueError(f"{FILE_NAME}: {error}") from error
+    is_nan = np.isnan(values)
+    if is_nan.any():
+        values[is_nan & np.array([bool(text) for text in texts])] = math.inf
+    return values
 
 
 def _number(text: str) -> float:

@@ -8,7 +8,6 @@ from itertools import chain
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from scipy import stats
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY, BY_KEY
@@ -109,6 +108,9 @@ def loss_norm_figure(results: Results) -> FigureBlock | None:
     all_norms, all_losses = (np.array(list(chain(*parts))) for parts in (norms, losses))
     if len(all_norms) < 3 or np.ptp(all_norms) == 0:
         return None
+
+    from scipy import stats
+
     line = stats.linregress(all_norms, all_losses)
     panel = _scatter_panel(results, arms, norms, losses, (line.intercept, line.slope))
     caption = (

@@ -15,7 +15,7 @@ from softmax_gradient_tampering.studies.report.figures.arm_styles import (
 from softmax_gradient_tampering.studies.report.figures.figure_block import FigureBlock, arm_legend
 from softmax_gradient_tampering.studies.report.figures.svg import INK, SERIES, WIDTH, Style, draw
 from softmax_gradient_tampering.studies.report.markup import Markup
-from softmax_gradient_tampering.studies.results.prediction_summary import (
+from softmax_gradient_tampering.studies.results.predictions import (
     HELD_OUT,
     PLAIN,
     SCALED,

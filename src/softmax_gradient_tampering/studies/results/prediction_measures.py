@@ -1,70 +1,27 @@
-"""What a run's predictions say: calibration, temperature, confusions, agreement."""
+"""Measuring a run's predictions: calibration, temperature, confusions. What needs torch is here."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss import logit_statistics
-from softmax_gradient_tampering.studies.results.predictions import Predictions
+from softmax_gradient_tampering.studies.results.predictions import (
+    HELD_OUT,
+    PLAIN,
+    SCALED,
+    Pair,
+    Predictions,
+    PredictionSummary,
+)
 from softmax_gradient_tampering.training.measure.calibration import Calibration
 
-PLAIN, SCALED, HELD_OUT = "softmax(z)", "softmax(alpha z)", "softmax(s z), s held out"
 # Factors are searched within this ratio of where the search starts: where every sample of
 # a half is classified rightly, the best factor is infinite.
 MAX_RATIO = 100.0
 _CHUNK_ELEMENTS = 2_000_000  # float64 copies of a large set's logits do not fit into memory
 _CPU = torch.device("cpu")
-
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class PredictionSummary:
-    """What a run's predictions on the validation set say.
-
-    Attributes:
-        calibration: nll (nats), brier (0 to 2) and ece (percent), by prediction.
-        bins: by prediction, rows of samples, sum of confidences and correct ones per bin.
-        factors: of the logits, fitted on the samples of even and of odd index; both are
-            measured on the other samples.
-        logit_norm, logit_mean, logit_max, logit_var: the logits' statistics.
-        confused: number of samples by (label, wrong prediction).
-    """
-
-    calibration: dict[str, dict[str, float]]
-    bins: dict[str, list[list[float]]]
-    factors: tuple[float, float]
-    logit_norm: float
-    logit_mean: float
-    logit_max: float
-    logit_var: float
-    confused: dict[Pair, int]
-
-    @property
-    def factor(self) -> float:
-        """The geometric mean of the two fitted factors; 1 / temperature."""
-        return math.sqrt(self.factors[0] * self.factors[1])
-
-
-class Agreement(NamedTuple):
-    """How nearly an equivalent run gave the predictions of the run that it must follow.
-
-    Attributes:
-        num_samples: of the validation set.
-        num_same: samples with the same predicted class.
-        deviation: largest |z_equivalent - alpha z_tampered|.
-        scale: largest |alpha z_tampered|, to judge the deviation by.
-    """
-
-    num_samples: int
-    num_same: int
-    deviation: float
-    scale: float
 
 
 def summarise(predictions: Predictions, scale: float) -> PredictionSummary:
@@ -133,24 +90,6 @@ def fit_factor(logits: Tensor, labels: Tensor, start: float) -> float:
             return new if slope else factor
         factor = new
     return factor
-
-
-def agreement(tampered: Predictions, equivalent: Predictions, alpha: float) -> Agreement:
-    """Compare two runs' predictions, whose logits should be z and alpha z.
-
-    Raises:
-        ValueError: they are of different samples.
-    """
-    z, other = tampered.logits, equivalent.logits
-    if z.shape != other.shape or (tampered.labels != equivalent.labels).any():
-        raise ValueError("the predictions are of different samples")
-    expected = alpha * z.astype(np.float64)
-    return Agreement(
-        num_samples=len(z),
-        num_same=int((z.argmax(1) == other.argmax(1)).sum()),
-        deviation=float(np.abs(other - expected).max()),
-        scale=float(np.abs(expected).max()),
-    )
 
 
 def _calibrate(logits: Tensor, labels: Tensor, scale: float | Tensor) -> Calibration:
