@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest faults fuzz bench bench-page bench-gpu clean
+.PHONY: demo test test-versions lint types pytest faults fuzz bench bench-page bench-gpu clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -28,6 +28,10 @@ pytest: $(STAMP)-dev
 # One room's: a folder of tests, and the doctests of the room of that name.
 test-%: $(STAMP)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/$* $(wildcard src/softmax_gradient_tampering/$*)
+
+# The declared versions of Python and torch, with the interpreters at hand; gigabytes are loaded.
+test-versions: $(STAMP)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/versions.py
 
 # Kills, full disks and lost processes, all of them: some ten minutes.
 faults: $(STAMP)-dev
