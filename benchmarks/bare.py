@@ -49,7 +49,8 @@ class BareLoop:
         ]
         lr, momentum = like.param_groups[0]["lr"], like.param_groups[0]["momentum"]
         self.optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=True)
-        self.loss = self.correct = 0
+        self.loss: Tensor | float = 0.0
+        self.correct: Tensor | float = 0.0
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         logits = self.model(images)

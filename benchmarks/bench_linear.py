@@ -6,7 +6,7 @@ included. The others run at alpha 1, which is the same work.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -51,9 +51,9 @@ class Subject:
 
     def make(self) -> tuple[Tensor, Tensor, Tensor]:
         torch.manual_seed(0)
-        like = {"dtype": self.dtype, "device": self.device}
-        hidden = torch.randn(self.num_rows, self.num_features, **like)
-        weight = torch.randn(self.num_classes, self.num_features, **like)
+        make = partial(torch.randn, dtype=self.dtype, device=self.device)
+        hidden = make(self.num_rows, self.num_features)
+        weight = make(self.num_classes, self.num_features)
         weight.mul_(self.num_features**-0.5)
         target = torch.randint(self.num_classes, (self.num_rows,), device=self.device)
         return hidden.requires_grad_(), weight.requires_grad_(), target
@@ -117,12 +117,11 @@ def repeat(function: Callable[[], object], num_calls: int) -> None:
 def check_gradients(hidden: Tensor, weight: Tensor, target: Tensor) -> None:
     """Those of 64 rows against whole logits in float32, before anything is timed."""
     hidden, target = hidden[:64].detach(), target[:64]
-    leaves = [tensor.detach().requires_grad_() for tensor in (hidden, weight)]
-    loss = tampered_linear_cross_entropy(*leaves, target, ALPHA)
-    actual = torch.autograd.grad(loss, leaves)
-    leaves = [tensor.detach().float().requires_grad_() for tensor in (hidden, weight)]
-    loss = F.cross_entropy(ALPHA * F.linear(*leaves), target) / ALPHA
-    for ours, expected in zip(actual, torch.autograd.grad(loss, leaves), strict=True):
+    x, w = (tensor.detach().requires_grad_() for tensor in (hidden, weight))
+    actual = torch.autograd.grad(tampered_linear_cross_entropy(x, w, target, ALPHA), (x, w))
+    x, w = (tensor.detach().float().requires_grad_() for tensor in (hidden, weight))
+    loss = F.cross_entropy(ALPHA * F.linear(x, w), target) / ALPHA
+    for ours, expected in zip(actual, torch.autograd.grad(loss, (x, w)), strict=True):
         difference = (ours.float() - expected).abs().max()
         if difference > 2e-2 * expected.abs().max():
             raise SystemExit(f"wrong gradient: it differs by {difference:.3g}")
@@ -157,6 +156,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--shapes",
+        type=lambda text: tuple(map(int, text.split("x"))),
         nargs="+",
         metavar="NxDxC",
         help="rows x features x classes (default: those of docs/benchmarks.md)",
@@ -173,9 +173,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     is_cpu = device.type == "cpu"
-    shapes = CPU_SHAPES if is_cpu else GPU_SHAPES
-    if args.shapes:
-        shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes]
+    shapes: Sequence[tuple[int, int, int]] = args.shapes or (CPU_SHAPES if is_cpu else GPU_SHAPES)
     rows = []
     for shape in shapes:
         dtype = torch.float32 if is_cpu else torch.bfloat16

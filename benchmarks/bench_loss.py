@@ -163,9 +163,11 @@ def check_same_gradient(logits: Tensor, steps: dict[str, Callable[[], object]]) 
     """What is said to have the tampered gradient must have it, before anything is timed."""
     steps[TAMPERED]()
     expected = logits.grad
+    assert expected is not None
     for name, step in steps.items():
         if name not in (TAMPERED, EAGER, HOOK):  # the hook's own is known to be inexact
             step()
+            assert logits.grad is not None
             rows = slice(0, 64)  # of large logits there is no memory for more tensors
             difference = (logits.grad[rows].float() - expected[rows].float()).abs().max()
             if difference > 3e-2 * expected[rows].float().abs().max():
@@ -208,8 +210,8 @@ def value_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     logits = logits.clone().requires_grad_()
     loss = loss_fn(logits, target, alpha)
-    loss.backward()
-    return loss.detach(), logits.grad
+    (grad,) = torch.autograd.grad(loss, logits)
+    return loss.detach(), grad
 
 
 def error_in_ulps(result: Tensor, truth: Tensor) -> float:
@@ -247,6 +249,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--shapes",
+        type=lambda text: tuple(map(int, text.split("x"))),
         nargs="+",
         metavar="NxC",
         help="rows x classes (default: those of docs/benchmarks.md)",
@@ -263,9 +266,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     is_cpu = device.type == "cpu"
-    shapes = CPU_SHAPES if is_cpu else GPU_SHAPES
-    if args.shapes:
-        shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes]
+    shapes = args.shapes or (CPU_SHAPES if is_cpu else GPU_SHAPES)
     dtypes = (torch.float32,) if is_cpu else (torch.bfloat16, torch.float32)
     rows = []
     for dtype, (num_rows, num_classes) in product(dtypes, shapes):

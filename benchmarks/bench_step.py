@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from timm.data import create_dataset, create_loader, resolve_data_config
+from torch import Tensor
 
 from bare import BareLoop, MemoryBatches, scaled_cross_entropy
 from softmax_gradient_tampering.data.factory import MemoryDataset
@@ -142,7 +143,9 @@ def loss_rows(device: torch.device, step_s: float, num_turns: int) -> list[Row]:
         logits = torch.randn(BATCH_SIZE, num_classes, device=device, requires_grad=True)
         labels = torch.randint(num_classes, (BATCH_SIZE,), device=device)
 
-        def repeat(loss_fn, logits=logits, labels=labels):
+        def repeat(
+            loss_fn: Callable[..., Tensor], logits: Tensor = logits, labels: Tensor = labels
+        ) -> None:
             for _ in range(num_calls):
                 logits.grad = None
                 loss_fn(logits, labels).backward()

@@ -14,7 +14,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from itertools import accumulate
@@ -51,7 +51,7 @@ class Row:
     ratio_to: str = ""
     ratio: str = ""
     device: str = ""
-    threads: int = 0
+    threads: str = ""
     python: str = ""
     torch: str = ""
     timm: str = ""
@@ -59,7 +59,7 @@ class Row:
 
 
 def interleave(
-    variants: dict[str, Callable[[], object]],
+    variants: Mapping[str, Callable[[], object]],
     num_turns: int,
     device: torch.device,
     label: str,
@@ -180,7 +180,7 @@ def stamp(rows: list[Row], device: torch.device, threads: int) -> None:
     timm = importlib.metadata.version("timm") if has_timm else ""
     for row in rows:
         row.device = device_name(device)
-        row.threads = threads
+        row.threads = str(threads)
         row.python = platform.python_version()
         row.torch = torch.__version__
         row.timm = timm

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -36,7 +37,7 @@ def row(programs: SimpleNamespace, **figures: str):
     return programs.timer.Row(**({**where, **defaults, "metric": "time", "unit": "ms"} | figures))
 
 
-def some_rows(programs: SimpleNamespace, **where: str) -> list:
+def some_rows(programs: SimpleNamespace, **where: str) -> list[Any]:
     time = {"p20": "1.9", "p50": "2.0", "p80": "2.2"}
     ratio = {"metric": "relative time", "unit": "1", "p20": "0.4", "p50": "0.5", "p80": "0.6"}
     peak = {"metric": "peak memory", "unit": "MiB"}
@@ -100,7 +101,7 @@ def test_a_gpu_with_a_file_is_measured(programs: SimpleNamespace, tmp_path: Path
     assert text.count("### GPU\n\nNot measured.") == 1  # from hidden states
 
 
-def write_results(programs: SimpleNamespace, path: Path, rows: list) -> None:
+def write_results(programs: SimpleNamespace, path: Path, rows: list[Any]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(programs.timer.Row)])
         writer.writeheader()

@@ -16,7 +16,7 @@ GOLDEN = (
 
 
 def test_one_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--epochs", 2, "--modify-softmax", 0.25, "--output", tmp_path, "--experiment", "run"]
+    flags = ("--epochs", 2, "--modify-softmax", 0.25, "--output", tmp_path, "--experiment", "run")
     train(*flags, "--model-ema")
     assert main(["checkpoint", "show", str(tmp_path / "run" / "last.pth.tar")]) == 0
     text = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """One program in a run folder at a time."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.files import lock
 from softmax_gradient_tampering.files.lock import FolderLock
 from softmax_gradient_tampering.files.owner import this_process
 from tests.training.runs import train
@@ -65,9 +65,9 @@ def test_without_file_locks_the_content_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
 ) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(lock.errno.ENOLCK, "no locks available")
+        raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(lock.fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
     process = os.getppid() if is_alive else 2**22 + 1  # above the largest process number
     (tmp_path / ".lock").write_text(json.dumps(this_process() | {"pid": process}))
     if is_alive:
@@ -123,7 +123,7 @@ def test_a_start_that_fails_leaves_no_trace(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lock.os, function, refuse)
+        patch.setattr(os, function, refuse)
         with pytest.raises(UserError, match=r"a/b: cannot be made .*No space left"):
             FolderLock(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []

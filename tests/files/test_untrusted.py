@@ -18,7 +18,18 @@ from softmax_gradient_tampering.files.untrusted import (
     optional,
 )
 
-ANYTHING = [None, True, 0, -1, 1.5, float("nan"), float("inf"), 2**53, 2**53 + 1, 10**400]
+ANYTHING: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    float("nan"),
+    float("inf"),
+    2**53,
+    2**53 + 1,
+    10**400,
+]
 ANYTHING += ["", "text", "\x1b[2J", "x" * 101, [], [1], (1, 2), {}, {"a": 1}]
 
 

@@ -84,4 +84,4 @@ def result_of(study: StudyFolder, cell: Cell) -> dict[str, Any]:
     """The result.json of a finished cell."""
     run = study.read(cell).run
     assert run is not None
-    return run.result
+    return dict(run.result)

@@ -10,8 +10,11 @@ import torch
 
 from softmax_gradient_tampering.data.factory import SampleDataset, open_dataset
 from softmax_gradient_tampering.data.holdout import hold_out, split_indices
+from softmax_gradient_tampering.data.loader import Loader
 from softmax_gradient_tampering.data.memory.digits import load_digits
+from softmax_gradient_tampering.data.memory.loaders import MemoryEvaluationLoader, MemoryTrainLoader
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.processes.distributed import start_processes
@@ -181,6 +184,11 @@ def digits(**changes: object) -> Setup:
     return set_up(Config(**{**vars(config), **changes}), start_processes("cpu"))
 
 
+def images_of(loader: Loader) -> torch.Tensor:
+    assert isinstance(loader, MemoryTrainLoader | MemoryEvaluationLoader)
+    return loader.data.images
+
+
 def test_the_hold_out_is_a_part_of_training_and_the_same_at_every_alpha() -> None:
     whole = digits()
     split = digits(holdout=0.2, modify_softmax=0.25)
@@ -188,11 +196,10 @@ def test_the_hold_out_is_a_part_of_training_and_the_same_at_every_alpha() -> Non
     other = digits(holdout=0.2, seed=1)
     assert (split.dataset.num_train, split.dataset.num_val) == (1078, 269)
     for one, two, is_equal in ((split, again, True), (split, other, False)):
-        held = [setup.eval_loader.data.images for setup in (one, two)]
-        assert torch.equal(*held) == is_equal
-    parts = [loader.data.images for loader in (split.train_loader, split.eval_loader)]
+        assert torch.equal(images_of(one.eval_loader), images_of(two.eval_loader)) == is_equal
+    parts = [images_of(loader) for loader in (split.train_loader, split.eval_loader)]
     pixels = sorted(image.numpy().tobytes() for part in parts for image in part)
-    assert pixels == sorted(i.numpy().tobytes() for i in whole.train_loader.data.images)
+    assert pixels == sorted(i.numpy().tobytes() for i in images_of(whole.train_loader))
 
 
 def test_a_hold_out_of_a_folder_reads_the_images_that_it_names(
@@ -241,6 +248,7 @@ def test_alpha_goes_from_its_start_to_its_end() -> None:
 def test_the_loss_gets_the_epochs_alpha_in_place() -> None:
     setup = digits(modify_softmax=1.0, alpha_schedule="linear", alpha_end=0.5, epochs=3)
     loss_fn = setup.trainer.loss_fn
+    assert isinstance(loss_fn, TamperedCrossEntropyLoss)
     tensor = loss_fn.alpha
     z = torch.randn(8, 10, generator=torch.Generator().manual_seed(0), requires_grad=True)
     target = torch.arange(8)

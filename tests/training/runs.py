@@ -11,7 +11,7 @@ import torch
 
 from softmax_gradient_tampering.training.checkpoint.folder import OUR_KEY, load_checkpoint
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
-from softmax_gradient_tampering.training.records.run_files import read_summary
+from softmax_gradient_tampering.training.records.run_files import Row, read_summary
 from softmax_gradient_tampering.training.run import Result, run
 
 TRAIN_PY = Path(__file__).parents[2] / "train.py"
@@ -37,7 +37,7 @@ def program(
 def assert_same_run(one: Path, other: Path) -> None:
     """Assert that two run folders are equal in all that an equal run may not differ in."""
     rows, expected = read_summary(one / "summary.csv"), read_summary(other / "summary.csv")
-    drop = {"images_per_s": None}
+    drop: Row = {"images_per_s": None}
     assert [row | drop for row in rows] == [row | drop for row in expected]
     names = {path.name for path in one.iterdir()}
     assert names == {path.name for path in other.iterdir()}

@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -33,7 +34,9 @@ VAL = {
 
 
 def tar_of(
-    files: dict[str, bytes], more: Iterable[tarfile.TarInfo] = (), mode: str = "w:"
+    files: dict[str, bytes],
+    more: Iterable[tarfile.TarInfo] = (),
+    mode: Literal["w:", "w:gz", "w:bz2", "w:xz"] = "w:",
 ) -> bytes:
     """An archive of files by their names, and of members that hold nothing."""
     buffer = io.BytesIO()

@@ -38,7 +38,8 @@ def sort(train: object, val: object, devkit: object, *words: str) -> int:
 
 def sort_all(official: Path, words: tuple[str, ...] = COUNTS) -> int:
     names = ("train.tar", "val.tar", "devkit.tar.gz")
-    return sort(*(official / name for name in names), *words)
+    train, val, devkit = (official / name for name in names)
+    return sort(train, val, devkit, *words)
 
 
 def error_of(capsys: pytest.CaptureFixture[str]) -> str:
@@ -323,7 +324,7 @@ def test_a_full_disk_is_told_before_and_when_it_comes(
 ) -> None:
     usage = namedtuple("usage", "free")
     with monkeypatch.context() as patch:
-        patch.setattr(layout.shutil, "disk_usage", lambda _: usage(10_000))
+        patch.setattr(shutil, "disk_usage", lambda _: usage(10_000))
         assert sort_all(official) == 2
     assert "0.0 GB are free, and the images need 0.0" in error_of(capsys)
     assert not Path("made").exists()

@@ -10,14 +10,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.launch.pool import Ended
 from softmax_gradient_tampering.studies.launch.runner import RunnerOptions, check_arms, open_runner
 from softmax_gradient_tampering.studies.launch.torchrun import train_command
+from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.plan.plan_file import read_plan
 from softmax_gradient_tampering.studies.results import claims
 from softmax_gradient_tampering.studies.results.study_folder import open_study
@@ -65,7 +68,7 @@ def test_every_cell_is_trained_once_and_again_only_what_is_missing() -> None:
 def test_arms_of_one_seed_are_pairs() -> None:
     study = study_of(*WORDS)
     launch(study)
-    first = {}
+    first: dict[tuple[str, int], Any] = {}
     for cell in study.plan.cells:
         row = read_summary(study.cell_path(cell) / "summary.csv")[0]
         first[cell.arm, cell.seed] = row["train_loss"]
@@ -207,7 +210,7 @@ def test_a_cell_claimed_by_another_process_is_left_to_it() -> None:
     thread = threading.Thread(target=lambda: launch(study, runner))
     thread.start()
     other = open_study(study.path)
-    while states(other).count("finished") < 3:
+    while states(other).count(State.FINISHED) < 3:
         time.sleep(0.01)
     assert thread.is_alive()
     assert theirs.id not in runner.started
@@ -324,7 +327,7 @@ def test_torchrun_jobs_train_and_report_their_failures() -> None:
             config = vars(study.plan.cell_config(cell)) | changes
             config |= {"output": str(study.cells_path), "experiment": cell.id, "resume": "auto"}
             runner.start(cell.id, type(study.plan.cell_config(cell))(**config))
-        ended = {}
+        ended: dict[str, str] = {}
         while len(ended) < 2:
             ended |= {end.key: end.error for end in runner.wait(1.0)}
     assert ended[first.id] == ""
@@ -346,7 +349,7 @@ def test_a_worker_that_dies_fails_its_run_alone() -> None:
                 while not list((study.cell_path(cell)).glob("*.pth.tar")):
                     assert runner.wait(0.05) == []
                 os.kill(runner._workers[0]._process.pid, signal.SIGKILL)  # type: ignore
-            ended = []
+            ended: list[Ended] = []
             while not ended:
                 ended = runner.wait(1.0)
             expected = "its worker process ended with exit code -9" if number == 1 else ""

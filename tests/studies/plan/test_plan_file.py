@@ -95,16 +95,23 @@ def _places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from _places(value[key], (*way, key))
 
 
+WRONG: tuple[Any, ...] = (
+    *(None, True, "x", -1, 0.5, 10**400, math.nan, "../x"),
+    *([], {}, [[]], [{}]),
+)
+
+
 def test_no_value_is_trusted() -> None:
     """Whatever stands in the place of a value: the plan is read, or refused in one line."""
     plan = plan_of(
         "--seeds", "1", "--controls", "tuned", "--grid", "lr=0.05", "--tuning-seeds", "1"
     )
     content = json.loads(to_json(plan.with_selection("tuned", CHOSEN)))
-    path, refused = Path("plan.json"), []
+    path = Path("plan.json")
+    refused: list[str] = []
     places = [way for way in _places(content) if way[0] != "config" or len(way) == 1]
     for way in places:
-        for wrong in (None, True, "x", -1, 0.5, 10**400, math.nan, [], {}, [[]], [{}], "../x"):
+        for wrong in WRONG:
             edited = copy.deepcopy(content)
             inner = edited
             for key in way[:-1]:

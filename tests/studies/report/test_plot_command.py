@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,7 +13,7 @@ from tests.training.runs import train
 
 
 def test_the_norms_of_a_run_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--model", "digits_cnn_wobn", "--epochs", 2, "--filter-norms"]
+    flags = ("--model", "digits_cnn_wobn", "--epochs", 2, "--filter-norms")
     train(*flags, "--output", tmp_path, "--experiment", "run")
     assert main(["plot", "filter-norms", str(tmp_path / "run")]) == 0
     path = tmp_path / "run" / "filter_norms.png"
@@ -25,7 +26,7 @@ def test_the_norms_of_a_run_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixt
     assert list(drawn) == [name for name in norms if name != "epochs"]
     for name, panel in drawn.items():
         filters = panel.lines[:-1]  # the last is the bound
-        assert [list(line.get_ydata()) for line in filters] == norms[name].T.tolist()
+        assert [np.asarray(line.get_ydata()).tolist() for line in filters] == norms[name].T.tolist()
 
 
 def test_a_run_without_norms_is_one_line(

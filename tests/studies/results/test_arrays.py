@@ -5,6 +5,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def write_zip(path: Path, members: dict[str, bytes], how: int = zipfile.ZIP_STOR
 
 
 def test_arrays_are_read_as_numpy_wrote_them(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         "a": np.arange(12.0, dtype=np.float32).reshape(3, 4),
         "b": np.asfortranarray(np.arange(6).reshape(2, 3)),
         "c": np.zeros((0, 3)),

@@ -82,7 +82,7 @@ def _as_text(default: Any) -> str:
     return " ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
 
 
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "custom_loss": True,
     "torchscript": True,
     "apex_amp": True,
