@@ -23,7 +23,8 @@ from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.processes.distributed import start_processes
 from softmax_gradient_tampering.training.setup.setup import Setup, set_up
-from softmax_gradient_tampering.training.step.loop import Outcome, Tally, train_one_epoch
+from softmax_gradient_tampering.training.step.tally import Tally
+from softmax_gradient_tampering.training.step.trainer import Outcome
 from timer import (
     Row,
     interleave,
@@ -66,12 +67,21 @@ def set_up_digits(device: str) -> Setup:
     return set_up(config, start_processes(device))
 
 
+def program_epoch(setup: Setup, epoch: int) -> Iterator[Outcome]:
+    """Train on the batches of an epoch with the program, tally included."""
+    loader, tally = setup.data.train_loader, Tally(setup.processes.device)
+    setup.trainer.model.train()
+    for number, batch in enumerate(loader.epoch(epoch)):
+        outcome = setup.trainer.train_batch(batch, epoch, number, loader.batch_sizes)
+        tally.add(outcome)
+        yield outcome
+
+
 def program_epochs(setup: Setup) -> Iterator[int]:
     """Train on an epoch a time with the program, tally included."""
     epoch = 0
     while True:
-        tally = Tally(setup.processes.device)
-        for _ in train_one_epoch(setup.trainer, setup.train_loader, epoch, tally):
+        for _ in program_epoch(setup, epoch):
             pass
         yield epoch
         epoch += 1
@@ -79,8 +89,8 @@ def program_epochs(setup: Setup) -> Iterator[int]:
 
 def bare_epochs(setup: Setup, loop: BareLoop) -> Iterator[int]:
     """Train on an epoch a time with the bare loop, on the program's batches."""
-    assert isinstance(setup.train_loader, MemoryTrainLoader)
-    batches = MemoryBatches(setup.train_loader, setup.config.channels_last)
+    assert isinstance(setup.data.train_loader, MemoryTrainLoader)
+    batches = MemoryBatches(setup.data.train_loader, setup.config.channels_last)
     epoch = 0
     while True:
         for images, labels in batches.epoch(epoch):
@@ -93,7 +103,7 @@ def compare_epochs(setup: Setup, subject: str, num_turns: int) -> tuple[list[Row
     """Rows of images/s by variant, and the seconds of the program's epochs."""
     optimizer = setup.trainer.optimizer
     loops = {
-        name: BareLoop(copy.deepcopy(setup.model), optimizer, criterion, name == TALLIED)
+        name: BareLoop(copy.deepcopy(setup.trainer.model), optimizer, criterion, name == TALLIED)
         for name, criterion in (
             (SCALED, scaled_cross_entropy(ALPHA)),
             (PLAIN, F.cross_entropy),
@@ -104,10 +114,10 @@ def compare_epochs(setup: Setup, subject: str, num_turns: int) -> tuple[list[Row
     runs = {PROGRAM: program} | {name: bare_epochs(setup, loop) for name, loop in loops.items()}
     for run in runs.values():
         next(run)
-    check_same_work(setup.model, loops[SCALED].model)
+    check_same_work(setup.trainer.model, loops[SCALED].model)
     steps: dict[str, Callable[[], object]] = {name: run.__next__ for name, run in runs.items()}
     seconds = interleave(steps, num_turns, setup.processes.device, subject)
-    return rate_rows(subject, seconds, setup.train_loader.num_samples), seconds[PROGRAM]
+    return rate_rows(subject, seconds, setup.data.train_loader.num_samples), seconds[PROGRAM]
 
 
 def check_same_work(model: torch.nn.Module, other: torch.nn.Module) -> None:
@@ -166,18 +176,18 @@ def sync_row(setup: Setup | None, subject: str) -> Row:
     row = Row("step", subject, PROGRAM, "steps without host sync", "steps", p50="not measured")
     if setup is None or setup.processes.device.type != "cuda":
         return row
-    tally, num_steps = Tally(setup.processes.device), 0
+    num_steps = 0
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in train_one_epoch(setup.trainer, setup.train_loader, 0, tally):
+        for _ in program_epoch(setup, 0):
             num_steps += 1
     except RuntimeError as error:
         print(f"{subject}: step {num_steps} waits for the GPU: {error}")
     finally:
         torch.cuda.set_sync_debug_mode("default")
     row.p50, row.ratio_to = str(num_steps), "steps of an epoch"
-    row.ratio = f"{num_steps / len(setup.train_loader):.4f}"
+    row.ratio = f"{num_steps / len(setup.data.train_loader):.4f}"
     return row
 
 
@@ -195,7 +205,7 @@ def folder_rows(folder: Path, device: str, num_turns: int, num_batches: int) -> 
     )
     setup = set_up(config, start_processes(device))
     criterion = scaled_cross_entropy(ALPHA)
-    loop = BareLoop(copy.deepcopy(setup.model), setup.trainer.optimizer, criterion)
+    loop = BareLoop(copy.deepcopy(setup.trainer.model), setup.trainer.optimizer, criterion)
     program, timm = program_batches(setup), timm_batches(setup, loop)
 
     def take(batches: Iterator[object]) -> None:
@@ -211,8 +221,7 @@ def program_batches(setup: Setup) -> Iterator[Outcome]:
     """Train on a batch at a time with the program, epoch after epoch."""
     epoch = 0
     while True:
-        tally = Tally(setup.processes.device)
-        yield from train_one_epoch(setup.trainer, setup.train_loader, epoch, tally)
+        yield from program_epoch(setup, epoch)
         epoch += 1
 
 
@@ -220,7 +229,7 @@ def timm_batches(setup: Setup, loop: BareLoop) -> Iterator[None]:
     """Train on a batch of timm's loader at a time with the bare loop, epoch after epoch."""
     config = setup.config
     assert config.data_dir is not None
-    statistics = resolve_data_config({}, model=setup.model)
+    statistics = resolve_data_config({}, model=setup.trainer.model)
     loader = create_loader(
         create_dataset("", root=config.data_dir, split=config.train_split),
         input_size=(3, SIZE, SIZE),

@@ -44,12 +44,12 @@ def time_bare_runs(num_runs: int) -> list[float]:
     """Seconds of whole trainings by the bare loop, in one thread."""
     plan = parse_run(study_words(1, NUM_EPOCHS, "unused")).plan
     setup = set_up(plan.cell_config(plan.cells[-1]), start_processes("cpu"))
-    assert isinstance(setup.train_loader, MemoryTrainLoader)
-    batches = MemoryBatches(setup.train_loader, setup.config.channels_last)
+    assert isinstance(setup.data.train_loader, MemoryTrainLoader)
+    batches = MemoryBatches(setup.data.train_loader, setup.config.channels_last)
     seconds = []
     for number in range(num_runs):
         report_progress(f"bare run {number + 1}/{num_runs}")
-        loop = BareLoop(setup.model, setup.trainer.optimizer, scaled_cross_entropy(0.25))
+        loop = BareLoop(setup.trainer.model, setup.trainer.optimizer, scaled_cross_entropy(0.25))
         started = time.perf_counter()
         for epoch in range(NUM_EPOCHS):
             for images, labels in batches.epoch(epoch):

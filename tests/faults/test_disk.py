@@ -9,7 +9,7 @@ import pytest
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files import whole as files
-from softmax_gradient_tampering.training.checkpoint.folder import load_checkpoint
+from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
 from softmax_gradient_tampering.training.records.run_files import read_summary
 from tests.training.runs import assert_same_run, train
 

@@ -4,7 +4,6 @@
 """
 
 import importlib.util
-import os
 import random
 import signal
 import subprocess
@@ -15,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.victim import MOMENTS
-from tests.training.runs import assert_same_run, program, train
+from tests.training.runs import assert_same_run, environment, program, train
 
-ROOT = Path(__file__).parents[2]
 KILL, TERM, INT, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 EXIT_CODES = {KILL: -KILL, TERM: 143, USR1: 143, INT: 130}
 
@@ -50,8 +48,7 @@ def hit(moment: str, passes: int, number: int, *words: object, processes: int = 
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     rank = processes - 1
     command += ["-m", "tests.faults.victim", moment, *map(str, (passes, int(number), rank, *words))]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, timeout=300).returncode
+    return subprocess.run(command, env=environment(), capture_output=True, timeout=300).returncode
 
 
 def check(variant: str, kills: list[tuple[str, int, int]]) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.checkpoint.folder import load_checkpoint
+from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
 from tests.faults.test_kills import hit
-from tests.training.runs import TRAIN_PY, train
+from tests.training.runs import TRAIN_PY, environment, train
 
 WORDS = ("--epochs", 2000, "--output", "out", "--experiment", "run")
 
@@ -86,9 +86,8 @@ def test_the_whole_process_group_is_signalled_as_clusters_do(make_images, tmp_pa
     data = make_images(tmp_path / "photos", {"ant": 9, "bee": 8})
     command = [sys.executable, str(TRAIN_PY), *map(str, WORDS), "--data_dir", str(data)]
     command += ["--model", "resnet20", "--img-size", "32", "-b", "4", "-j", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

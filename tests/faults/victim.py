@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 from softmax_gradient_tampering.cli import run_command
@@ -20,13 +19,13 @@ from softmax_gradient_tampering.training.checkpoint import folder as checkpoint
 from softmax_gradient_tampering.training.measure import evaluation
 from softmax_gradient_tampering.training.records import run_files as records
 from softmax_gradient_tampering.training.setup import setup
-from softmax_gradient_tampering.training.step import loop
+from softmax_gradient_tampering.training.step.trainer import Trainer
 
 # A function that is called at the moment, and what its first argument's text holds.
-MOMENTS: dict[str, tuple[ModuleType, str, str]] = {
+MOMENTS: dict[str, tuple[Any, str, str]] = {
     "set-up": (setup, "create_loss", ""),
-    "forward": (loop, "_forward_backward", ""),
-    "update": (loop, "_update", ""),
+    "forward": (Trainer, "_add_gradient", ""),
+    "update": (Trainer, "_update", ""),
     "evaluation": (evaluation, "logit_statistics", ""),
     "save": (checkpoint.torch, "save", ""),
     "copy": (checkpoint, "copy_whole", ""),

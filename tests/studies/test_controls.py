@@ -98,7 +98,7 @@ def test_the_equivalent_training_resumes_as_one_run() -> None:
 def test_rates_and_decays_are_those_of_the_identity() -> None:
     config = Config(equivalent_to=0.25, lr=0.1, weight_decay=0.01, warmup_epochs=2, warmup_lr=0.02)
     setup = set_up(config, start_processes("cpu"))
-    names = {id(p): name for name, p in setup.model.named_parameters()}
+    names = {id(p): name for name, p in setup.trainer.model.named_parameters()}
     seen = {}
     for epoch, rate in ((0, 0.02), (1, 0.06), (2, 0.1 * (1 + np.cos(np.pi * 2 / 90)) / 2)):
         setup.schedule.start_epoch(epoch)
@@ -194,12 +194,13 @@ def test_the_hold_out_is_a_part_of_training_and_the_same_at_every_alpha() -> Non
     split = digits(holdout=0.2, modify_softmax=0.25)
     again = digits(holdout=0.2, lr=1.0, weight_decay=0.5)
     other = digits(holdout=0.2, seed=1)
-    assert (split.dataset.num_train, split.dataset.num_val) == (1078, 269)
+    assert (split.data.dataset.num_train, split.data.dataset.num_val) == (1078, 269)
     for one, two, is_equal in ((split, again, True), (split, other, False)):
-        assert torch.equal(images_of(one.eval_loader), images_of(two.eval_loader)) == is_equal
-    parts = [images_of(loader) for loader in (split.train_loader, split.eval_loader)]
+        held = [images_of(setup.data.eval_loader) for setup in (one, two)]
+        assert torch.equal(*held) == is_equal
+    parts = [images_of(loader) for loader in (split.data.train_loader, split.data.eval_loader)]
     pixels = sorted(image.numpy().tobytes() for part in parts for image in part)
-    assert pixels == sorted(i.numpy().tobytes() for i in images_of(whole.train_loader))
+    assert pixels == sorted(i.numpy().tobytes() for i in images_of(whole.data.train_loader))
 
 
 def test_a_hold_out_of_a_folder_reads_the_images_that_it_names(
@@ -258,7 +259,7 @@ def test_the_loss_gets_the_epochs_alpha_in_place() -> None:
         expected = torch.nn.functional.cross_entropy(alpha * z, target) / alpha
         torch.testing.assert_close(grad, *torch.autograd.grad(expected, z))
     assert loss_fn.alpha is tensor
-    assert setup.alpha == 0.5
+    assert setup.config.final_alpha == 0.5
 
 
 def test_a_scheduled_run_resumes_as_one_run_and_is_none_of_the_constant_ones() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from softmax_gradient_tampering.training.checkpoint.folder import OUR_KEY, load_checkpoint
+from softmax_gradient_tampering.training.checkpoint.content import OUR_KEY, load_checkpoint
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from softmax_gradient_tampering.training.records.run_files import Row, read_summary
 from softmax_gradient_tampering.training.run import Result, run
 
-TRAIN_PY = Path(__file__).parents[2] / "train.py"
+ROOT = Path(__file__).parents[2]
+TRAIN_PY = ROOT / "train.py"
 
 
 def train(*words: str | int | float | Path, is_silent: bool = True) -> Result:
@@ -30,8 +31,13 @@ def program(
     if processes:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command += [str(TRAIN_PY), *map(str, words)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+
+
+def environment() -> dict[str, str]:
+    """Of a child process: one thread, and the tests to be imported beside what this one imports."""
+    paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
 
 
 def assert_same_run(one: Path, other: Path) -> None:

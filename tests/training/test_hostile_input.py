@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.recipes.catalogue import recipe_path
-from softmax_gradient_tampering.training.checkpoint.folder import OUR_KEY, load_checkpoint
+from softmax_gradient_tampering.training.checkpoint.content import OUR_KEY, load_checkpoint
 from softmax_gradient_tampering.training.config.arguments import (
     FIELDS,
     load_config,

@@ -9,7 +9,7 @@ import yaml
 from softmax_gradient_tampering.data.order import BatchPlan
 from softmax_gradient_tampering.files import whole as files
 from softmax_gradient_tampering.recipes.catalogue import recipe_names, recipe_path
-from softmax_gradient_tampering.training.checkpoint.folder import load_checkpoint
+from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
 from softmax_gradient_tampering.training.config.arguments import load_config, parse_arguments
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.records.run_files import read_summary
@@ -94,7 +94,7 @@ def test_cifar_trains_its_small_last_batch_included(tmp_path: Path, classes: int
 
 def test_the_validation_batch_is_a_multiple() -> None:
     setup = set_up(parse_arguments(["-b", "50", "-vb", "4"]), Processes(1, 0, torch.device("cpu")))
-    assert setup.eval_loader.batch_sizes == [200, 200, 50]
+    assert setup.data.eval_loader.batch_sizes == [200, 200, 50]
 
 
 def test_an_alpha_above_one_is_warned_of() -> None:

@@ -1,25 +1,31 @@
-"""A whole run, told in one screen: set-up, resumption, epochs, evaluation, records."""
+"""A whole run, told in one screen: plan, validate, or train from a run folder to its result."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.checkpoint.folder import saved_args
-from softmax_gradient_tampering.training.checkpoint.weights import load_checkpoint_weights
+from softmax_gradient_tampering.training.checkpoint.content import (
+    Position,
+    load_checkpoint,
+    saved_args,
+)
+from softmax_gradient_tampering.training.checkpoint.state import RunState
+from softmax_gradient_tampering.training.checkpoint.weights import load_best_weights
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.config.refusals import check_config
 from softmax_gradient_tampering.training.console import lines as console
 from softmax_gradient_tampering.training.console.progress import Progress
-from softmax_gradient_tampering.training.epoch_evaluation import evaluate_model
+from softmax_gradient_tampering.training.measure.evaluator import Evaluator
 from softmax_gradient_tampering.training.processes.distributed import start_processes
 from softmax_gradient_tampering.training.processes.preemption import (
     Interrupted,
     StopRequest,
     leave_on_signals,
 )
-from softmax_gradient_tampering.training.records import run_files as records
-from softmax_gradient_tampering.training.run_folder import newest_checkpoint, open_run_folder
+from softmax_gradient_tampering.training.records.run_files import Row
+from softmax_gradient_tampering.training.resume.restoration import go_on_from
+from softmax_gradient_tampering.training.resume.run_folder import newest_checkpoint, open_run_folder
 from softmax_gradient_tampering.training.session import Session
 from softmax_gradient_tampering.training.setup.setup import Setup, set_up
 from softmax_gradient_tampering.training.supervision import NotFinite
@@ -40,7 +46,7 @@ class Result:
 
     status: str
     folder: Path | None = None
-    rows: list[records.Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     measurements: dict[str, dict[str, float]] = field(default_factory=dict)
     exit_code: int = 0
 
@@ -66,8 +72,7 @@ def run(
         is_silent = is_silent or not processes.is_first
         progress = Progress(is_silent, setup.schedule.num_epochs, config.per_line)
         if config.dry_run:
-            progress.say("\n".join(console.plan_lines(setup)))
-            return Result("planned")
+            return _plan(setup, progress)
         if config.validate:
             return _validate(setup, progress)
         return _train(setup, progress, after_batch)
@@ -75,60 +80,72 @@ def run(
         processes.close()
 
 
+def _plan(setup: Setup, progress: Progress) -> Result:
+    num_batches = len(setup.data.train_loader)
+    lines = console.plan_lines(setup.config, _head_lines(setup), num_batches, setup.schedule)
+    progress.say("\n".join(lines))
+    return Result("planned")
+
+
 def _validate(setup: Setup, progress: Progress) -> Result:
-    config = setup.config
-    path = config.resume
+    config, model, path = setup.config, setup.trainer.model, setup.config.resume
+    alpha = config.final_alpha
+    checkpoint = None
     if path == "auto":
         newest = newest_checkpoint(config.output, config.experiment)
         if newest is None:
             raise UserError(f"--resume auto: no checkpoint of --experiment {config.experiment}")
-        path = str(newest)
-    if path:
-        checkpoint = load_checkpoint_weights(setup.model, Path(path), config)
+        checkpoint = newest.content
+    elif path:
+        checkpoint = load_checkpoint(Path(path))
+    if checkpoint is not None:
+        load_best_weights(model, checkpoint, config)
         saved = saved_args(checkpoint)
-        alpha = saved.get("alpha_end") or saved.get("modify_softmax", 0)
-        if alpha and not config.modify_softmax:
-            progress.say(f"alpha {alpha} of softmax(alpha z) is the checkpoint's")
-            setup.config = replace(config, modify_softmax=alpha)
-    evaluation = evaluate_model(setup, setup.model, is_measured=True)
+        saved_alpha = saved.get("alpha_end") or saved.get("modify_softmax", 0)
+        if saved_alpha and not config.modify_softmax:
+            progress.say(f"alpha {saved_alpha} of softmax(alpha z) is the checkpoint's")
+            alpha = saved_alpha
+    evaluator = Evaluator(setup.data.eval_loader, setup.processes, setup.trainer.precision, alpha)
+    evaluation = evaluator.evaluate(model, is_measured=True)
     progress.say("\n".join(console.validation_lines(evaluation)))
     return Result("validated", measurements=evaluation.measurements)
 
 
 def _train(setup: Setup, progress: Progress, after_batch: Callable[[], None]) -> Result:
     request = StopRequest()
-    with request.listen(), open_run_folder(setup) as run_folder:
+    default_name = f"{setup.config.model}-{setup.data.image_size}"
+    opening = open_run_folder(setup.config, setup.processes, default_name)
+    with request.listen(), opening as run_folder:
         folder = run_folder.path
         if run_folder.is_finished:
             progress.say(f"{folder}: this run is finished; nothing to do")
             return Result("already finished", folder, run_folder.rows)
-        session = Session(setup, folder, progress, request)
-        if run_folder.checkpoint is not None:
-            session.resume(run_folder.checkpoint)
-        return _run_epochs(session, after_batch)
+        checkpoint = run_folder.take_checkpoint()
+        if checkpoint is None:
+            state = RunState(Position(epoch=setup.config.start_epoch or 0))
+        else:
+            state = go_on_from(checkpoint, setup, folder, progress.say)
+            del checkpoint  # as large as the model and its optimizer
+        session = Session(setup, state, folder, progress, request)
+        try:
+            for line in _head_lines(setup):
+                progress.say(line)
+            if setup.config.print_model:
+                progress.say(str(setup.trainer.model))
+            status = session.train(after_batch)
+        except Interrupted as signal:
+            session.save_interrupted(signal)
+            return Result("interrupted", folder, state.rows, exit_code=signal.exit_code)
+        except NotFinite:
+            raise
+        except UserError:  # a file that cannot be read, say
+            session.save_before_error()
+            raise
+        finally:
+            session.close()
+        return Result(status, folder, state.rows, session.measurements)
 
 
-def _run_epochs(session: Session, after_batch: Callable[[], None]) -> Result:
-    folder = session.folder
-    try:
-        session.begin()
-        while not session.is_over:
-            for _ in session.train_epoch():
-                after_batch()
-            if session.is_stopped:
-                session.save_recovery()
-                return Result("stopped", folder, session.state.rows)
-            session.end_epoch()
-        measurements = session.finish()
-    except Interrupted as signal:
-        session.save_interrupted(signal)
-        rows = session.state.rows
-        return Result("interrupted", folder, rows, exit_code=signal.exit_code)
-    except NotFinite:
-        raise
-    except UserError:  # a file that cannot be read, say
-        session.save_before_error()
-        raise
-    finally:
-        session.close()
-    return Result("finished", folder, session.state.rows, measurements)
+def _head_lines(setup: Setup) -> list[str]:
+    data, model = setup.data.dataset, setup.trainer.model
+    return console.head_lines(setup.config, data, model, setup.processes.number)

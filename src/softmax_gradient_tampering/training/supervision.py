@@ -10,11 +10,11 @@ from torch import Tensor
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.training.checkpoint.folder import Position
+from softmax_gradient_tampering.training.checkpoint.content import Position
+from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
-from softmax_gradient_tampering.training.setup.setup import Setup
 from softmax_gradient_tampering.training.step.finiteness import LateReader
-from softmax_gradient_tampering.training.step.loop import Outcome
+from softmax_gradient_tampering.training.step.trainer import Outcome
 
 # A loss scale that is too large is halved by every skipped step: 2^16 is gone after 16 of them.
 MAX_SKIPS_RUNNING = 50
@@ -38,20 +38,31 @@ class Supervisor:
     They meet on the CPU: no step waits for a GPU.
 
     Args:
-        setup: the run's objects.
-        folder: the run folder.
+        processes: of the run.
         request: the signal that asks this process to stop.
+        skips_nonfinite: whether the trainer leaves out steps that are not finite.
+        describe: gives, of a batch by epoch and number, what a report says of it besides its
+            loss: the learning rate, the loss scale, the names of its samples.
+        report_path: of the file that a process writes when a number is not finite.
         say: prints a line on the first process.
     """
 
     def __init__(
-        self, setup: Setup, folder: Path, request: StopRequest, say: Callable[[str], None]
+        self,
+        processes: Processes,
+        request: StopRequest,
+        skips_nonfinite: bool,
+        describe: Callable[[int, int], dict[str, object]],
+        report_path: Path,
+        say: Callable[[str], None],
     ) -> None:
-        self._setup = setup
-        self._folder = folder
+        self._processes = processes
         self._request = request
+        self._skips_nonfinite = skips_nonfinite
+        self._describe = describe
+        self._report_path = report_path
         self._say = say
-        self._reader = LateReader(setup.processes.device)
+        self._reader = LateReader(processes.device)
         self._skips_running = 0
 
     def after_batch(self, outcome: Outcome, position: Position) -> None:
@@ -62,12 +73,12 @@ class Supervisor:
             NotFinite: a loss or a gradient is not finite, or steps are skipped without end.
         """
         moment = _Moment(position.epoch, outcome.number, position.step, outcome.loss)
-        if not self._setup.trainer.skips_nonfinite:
+        if not self._skips_nonfinite:
             self._reader.push(moment, outcome.is_finite)
         if not outcome.is_update:
             return
         self._skips_running = self._skips_running + 1 if outcome.is_skipped else 0
-        if outcome.is_skipped and self._setup.trainer.skips_nonfinite:
+        if outcome.is_skipped and self._skips_nonfinite:
             self._tell_of_skip(moment, outcome)
         found = self._reader.first_false()
         if self._skips_running >= MAX_SKIPS_RUNNING:
@@ -77,7 +88,7 @@ class Supervisor:
     def _tell_of_skip(self, moment: _Moment, outcome: Outcome) -> None:
         """Say which step is left out; one that float16's loss scale skips by design is not."""
         mine = None if bool(outcome.is_finite) else self._report(moment)
-        reports = self._setup.processes.gather(mine)
+        reports = self._processes.gather(mine)
         report = next((report for report in reports if report is not None), None)
         if report is not None:
             self._say(f"{_place(report)}: {_cause(report)} ({_details(report)}); it is left out")
@@ -86,19 +97,18 @@ class Supervisor:
         """Read what is not read yet: before a checkpoint keeps what came of it."""
         self._meet(self._reader.first_false(is_last=True), heeds_signals=False)
 
-    def check_evaluation(self, loss: float, position: Position) -> None:
+    def check_evaluation(self, loss: float, lr: float, position: Position) -> None:
         """Whether a model may be kept that was just evaluated; all processes have its loss.
 
         Raises:
             NotFinite: the loss is not finite, and the run is to stop then.
         """
-        if math.isfinite(loss) or self._setup.trainer.skips_nonfinite:
+        if math.isfinite(loss) or self._skips_nonfinite:
             return
         raise NotFinite(
             f"epoch {position.epoch + 1}, step {position.step}: the loss on the validation set is "
-            f"{loss} (lr {self._setup.schedule.current():g}): the training has diverged. No "
-            "checkpoint holds this epoch: start anew with a lower --lr, or go on regardless with "
-            "--on-nonfinite skip"
+            f"{loss} (lr {lr:g}): the training has diverged. No checkpoint holds this epoch: "
+            "start anew with a lower --lr, or go on regardless with --on-nonfinite skip"
         )
 
     def meet(self) -> None:
@@ -106,30 +116,26 @@ class Supervisor:
         self._meet(None)
 
     def _meet(self, found: _Moment | None, heeds_signals: bool = True) -> None:
-        processes = self._setup.processes
+        processes = self._processes
         number, is_bad = processes.most([self._request.signal, int(found is not None)])
         if is_bad:
             reports = processes.gather(None if found is None else self._report(found))
             report = next(report for report in reports if report is not None)
-            path = self._folder / "nonfinite.json"
             if processes.is_first:
-                write_text(path, json.dumps(report, indent=2) + "\n")
-            raise NotFinite(_sentence(report, path))
+                write_text(self._report_path, json.dumps(report, indent=2) + "\n")
+            raise NotFinite(_sentence(report, self._report_path))
         if number and heeds_signals:
             raise Interrupted(number)
 
     def _report(self, moment: _Moment) -> dict[str, object]:
-        scaler = self._setup.trainer.precision.scaler
         return {
             "epoch": moment.epoch + 1,
             "batch": moment.batch,
             "step": moment.step,
             "loss": str(moment.loss.item()),  # JSON has no nan
-            "lr": self._setup.schedule.current(),
-            "loss_scale": scaler.get_scale(),
             "skipped_steps_running": self._skips_running,
-            "process": self._setup.processes.rank,
-            "samples": self._setup.train_loader.names(moment.epoch, moment.batch),
+            "process": self._processes.rank,
+            **self._describe(moment.epoch, moment.batch),
         }
 
 

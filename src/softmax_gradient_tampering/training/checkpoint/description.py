@@ -8,7 +8,7 @@ import yaml
 from torch import Tensor
 
 from softmax_gradient_tampering.errors import as_user_error
-from softmax_gradient_tampering.training.checkpoint.folder import (
+from softmax_gradient_tampering.training.checkpoint.content import (
     OUR_KEY,
     completed_epochs,
     load_checkpoint,

@@ -6,8 +6,10 @@ place would lose what it holds.
 
 import argparse
 import errno
+import os
 import pickle
 import re
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,10 +33,14 @@ def read_checkpoint_file(path: Path) -> Any:
         UserError: it is missing, cannot be read, or asks for code to be run.
     """
     error_class: type[UserError]
+    is_zip = False
     try:
-        is_zip = _check_parts(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # The bytes whose checksums were compared are the ones that are loaded.
+        with _open(path) as file:
+            is_zip = _check_parts(path, file)
+            file.seek(0)
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                return torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -69,7 +75,21 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error):.200}"
 
 
-def _check_parts(path: Path) -> bool:
+def _open(path: Path) -> BinaryIO:
+    """Open a regular file; opening a pipe would wait for its writer.
+
+    Raises:
+        DamagedCheckpointError: something else is at its path.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DamagedCheckpointError(f"{path}: not a checkpoint but a folder, a pipe or a device")
+    return os.fdopen(descriptor, "rb")
+
+
+def _check_parts(path: Path, file: BinaryIO) -> bool:
     """Compare the checksums (CRC-32) of a file's parts; returns whether it has any.
 
     torch.load does not compare the checksums that torch.save writes. Files of the format before
@@ -79,18 +99,17 @@ def _check_parts(path: Path) -> bool:
         DamagedCheckpointError: one does not match, or the parts are not torch's.
         OSError, MemoryError: it cannot be read.
     """
-    with path.open("rb") as file:
-        try:
-            if not zipfile.is_zipfile(file):
-                file.seek(0)
-                while file.read(_CHUNK):  # is_zipfile takes a failure to read for another format
-                    pass
-                return False
-            _check_zip(path, file)
-        except (UserError, OSError, MemoryError):
-            raise
-        except Exception as error:  # BadZipFile to NotImplementedError, by the bit that is wrong
-            raise DamagedCheckpointError(f"{path}: damaged ({_reason(error)})") from error
+    try:
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            while file.read(_CHUNK):  # is_zipfile takes a failure to read for another format
+                pass
+            return False
+        _check_zip(path, file)
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # BadZipFile to NotImplementedError, by the bit that is wrong
+        raise DamagedCheckpointError(f"{path}: damaged ({_reason(error)})") from error
     return True
 
 

@@ -1,26 +1,23 @@
 """Weights out of checkpoints and into models."""
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.loss.inference import folding
-from softmax_gradient_tampering.training.checkpoint.folder import OUR_KEY, load_checkpoint
+from softmax_gradient_tampering.training.checkpoint.content import OUR_KEY
 from softmax_gradient_tampering.training.config.fields import Config
 
 
-def load_checkpoint_weights(model: nn.Module, path: Path, config: Config) -> dict[str, Any]:
-    """Load a checkpoint's weights, the averaged ones where it has them; returns the checkpoint.
+def load_best_weights(model: nn.Module, checkpoint: dict[str, Any], config: Config) -> None:
+    """Load a checkpoint's weights, the averaged ones where it has them.
 
     Raises:
-        UserError: it cannot be read, or holds another model's weights.
+        UserError: they are another model's.
     """
-    checkpoint = load_checkpoint(path)
     load_weights(model, checkpoint.get("state_dict_ema") or checkpoint["state_dict"], config)
     mark_folded(model, checkpoint)
-    return checkpoint
 
 
 def mark_folded(model: nn.Module, checkpoint: dict[str, Any]) -> None:

@@ -51,6 +51,11 @@ class Config(
     """Every flag of `sgt train`; a dataclass has the fields of its last parent first."""
 
     @property
+    def final_alpha(self) -> float:
+        """The exponent in force at the end of the run: 1 where tampering is off."""
+        return self.alpha_end or self.modify_softmax or 1.0
+
+    @property
     def evaluation_interval(self) -> int:
         """Epochs between evaluations, under either name."""
         return max(self.eval_every, self.train_continuous)

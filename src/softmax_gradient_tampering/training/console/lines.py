@@ -1,49 +1,18 @@
-"""What a run prints: the fields of a progress line, the plan, the validation."""
+"""What a run prints before and after its batches: the head, the plan, the validation."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import torch
+from torch import nn
 
-from softmax_gradient_tampering.loss import logit_statistics
+from softmax_gradient_tampering.data.factory import Dataset
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.measure.evaluation import Evaluation
-from softmax_gradient_tampering.training.setup.setup import Setup
-from softmax_gradient_tampering.training.step.loop import Outcome
+from softmax_gradient_tampering.training.step.schedule import Schedule
 
 
-def batch_fields(
-    setup: Setup, outcome: Outcome, loss: float, accuracy: float, images_per_s: float
-) -> list[str]:
-    """The fields of a progress line, as published but for the ETA."""
-    fields = [
-        f"Loss: {loss:.3f}",
-        f"LR: {setup.schedule.current():.4f}",
-        f"img/s:{int(images_per_s):5d}",
-        f"Acc: {accuracy:5.2f}",
-    ]
-    if setup.config.logit_stats:
-        statistics = setup.processes.sum(torch.stack(logit_statistics(outcome.logits)))
-        norm, mean, peak, var = (statistics / setup.processes.number).tolist()
-        fields.append(f"LStat: {norm:5.2f},{mean:4.2f},{peak:5.2f},{var:5.2f}")
-    if outcome.grad_range is not None:
-        bounds = setup.processes.gather(torch.stack(outcome.grad_range).tolist())
-        low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
-        fields.append(f"GStat: {low:.2e},{high:.2e}")
-    return fields
-
-
-def save_images(path: Path, outcome: Outcome) -> None:
-    """Save a batch's images as the model sees them, scaled to be visible."""
-    from torchvision.utils import save_image
-
-    save_image(outcome.batch.images, path, padding=0, normalize=True)
-
-
-def head_lines(setup: Setup) -> list[str]:
+def head_lines(config: Config, dataset: Dataset, model: nn.Module, num_processes: int) -> list[str]:
     """What is said once, before training."""
-    config, dataset = setup.config, setup.dataset
-    num_parameters = sum(p.numel() for p in setup.model.parameters())
+    num_parameters = sum(p.numel() for p in model.parameters())
     lines = []
     if not (config.data_dir or config.dataset or config.cifar):
         lines.append("No data given: training on scikit-learn's handwritten digits.")
@@ -54,7 +23,7 @@ def head_lines(setup: Setup) -> list[str]:
     )
     if config.holdout:
         lines.append(f"Validating on {config.holdout:.4g} of the training set, held out")
-    ignored = _ignored_flags(setup)
+    ignored = _ignored_flags(config, dataset)
     if ignored:
         lines.append(f"Note: {dataset.name} is augmented in memory, without {', '.join(ignored)}.")
     if config.smoothing:
@@ -64,7 +33,7 @@ def head_lines(setup: Setup) -> list[str]:
         lines.append(f"Gradient tampering is active at softmax: {config.modify_softmax}{end}")
     if config.equivalent_to is not None:
         lines.append(f"Ordinary cross-entropy, re-set to equal alpha {config.equivalent_to}")
-    global_batch = config.batch_size * setup.processes.number
+    global_batch = config.batch_size * num_processes
     if global_batch > dataset.num_train:
         lines.append(
             f"Warning: a batch of {global_batch} is larger than the {dataset.num_train} training "
@@ -73,31 +42,31 @@ def head_lines(setup: Setup) -> list[str]:
     return lines
 
 
-def _ignored_flags(setup: Setup) -> list[str]:
+def _ignored_flags(config: Config, dataset: Dataset) -> list[str]:
     """Flags given that images in folders would have obeyed, and images in memory do not."""
-    if setup.dataset.image_size is None:
+    if dataset.image_size is None:
         return []
     names = ["aa", "scale", "ratio", "color_jitter", "train_interpolation", "interpolation"]
-    names += ["crop_pct"] + ["hflip", "vflip"] * (setup.dataset.name == "digits")
+    names += ["crop_pct"] + ["hflip", "vflip"] * (dataset.name == "digits")
     default = Config()
-    given = [name for name in names if getattr(setup.config, name) != getattr(default, name)]
+    given = [name for name in names if getattr(config, name) != getattr(default, name)]
     return [f"--{name.replace('_', '-')}" for name in given]
 
 
-def plan_lines(setup: Setup) -> list[str]:
-    """What a dry run shows: configuration, parameters, steps, schedule."""
-    config, loader = setup.config, setup.train_loader
-    steps = -(-len(loader) // config.grad_accum_steps)
+def plan_lines(
+    config: Config, head: Sequence[str], num_batches: int, schedule: Schedule
+) -> list[str]:
+    """What a dry run shows: configuration, head, steps, schedule."""
+    steps = -(-num_batches // config.grad_accum_steps)
     lines = [f"{name}: {value}" for name, value in sorted(vars(config).items())]
-    lines.append("")
-    lines += head_lines(setup)
+    lines += ["", *head]
     lines.append(
-        f"{setup.schedule.num_epochs} epochs of {len(loader)} batches and {steps} optimizer steps"
+        f"{schedule.num_epochs} epochs of {num_batches} batches and {steps} optimizer steps"
     )
     lines.append("epoch,lr")
-    for epoch in range(setup.schedule.num_epochs):
-        setup.schedule.start_epoch(epoch)
-        lines.append(f"{epoch},{setup.schedule.current()!r}")
+    for epoch in range(schedule.num_epochs):
+        schedule.start_epoch(epoch)
+        lines.append(f"{epoch},{schedule.current()!r}")
     return lines
 
 

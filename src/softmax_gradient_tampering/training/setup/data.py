@@ -1,6 +1,7 @@
 """From a configuration to the data set, and to what its loaders need to know."""
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from timm.data import Mixup, resolve_data_config
@@ -10,12 +11,29 @@ from softmax_gradient_tampering.data.dali.loaders import DaliDataset, require_da
 from softmax_gradient_tampering.data.dali.pipeline import DALI_FORMATS
 from softmax_gradient_tampering.data.factory import Dataset, SampleDataset, open_dataset
 from softmax_gradient_tampering.data.holdout import hold_out
+from softmax_gradient_tampering.data.loader import Loader, TrainLoader
 from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.models import PUBLISHED_MODELS
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.setup.image_check import check_image_files
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run is trained and evaluated on.
+
+    Attributes:
+        dataset: the data set.
+        train_loader, eval_loader: its loaders.
+        image_size: side of the images.
+    """
+
+    dataset: Dataset
+    train_loader: TrainLoader
+    eval_loader: Loader
+    image_size: int
 
 
 def open_configured_dataset(config: Config, processes: Processes) -> Dataset:
@@ -115,6 +133,22 @@ def create_data_options(
         **{name: resolved[name] for name in ("input_size", "mean", "std", "interpolation")},
         crop_pct=resolved["crop_pct"],
     )
+
+
+def create_loaders(dataset: Dataset, options: DataOptions) -> Data:
+    """A data set with its loaders.
+
+    Raises:
+        UserError: it has too few samples for the processes of the run.
+    """
+    train_loader = dataset.train_loader(options)
+    eval_loader = dataset.evaluation_loader(options)
+    if not sum(train_loader.batch_sizes):
+        raise UserError(
+            f"{dataset.name}: {dataset.num_train} training samples are too few for "
+            f"{options.num_processes} processes; use fewer, or turn mixing off"
+        )
+    return Data(dataset, train_loader, eval_loader, options.input_size[-1])
 
 
 def _mixup(config: Config) -> Mixup | None:

@@ -10,10 +10,11 @@ from torch import nn
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.step.finiteness import LateReader, gradients_are_finite
-from softmax_gradient_tampering.training.step.loop import Tally, train_one_epoch
+from softmax_gradient_tampering.training.step.tally import Tally
 from softmax_gradient_tampering.training.supervision import MAX_SKIPS_RUNNING
 from tests.training.runs import train
-from tests.training.test_step import CPU, FixedLoader, make_trainer, weights_after_an_epoch
+from tests.training.step.epoch import train_epoch
+from tests.training.step.test_trainer import CPU, FixedLoader, make_trainer, weights_after_an_epoch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -69,7 +70,7 @@ def test_a_skipped_batch_changes_nothing() -> None:
     bad.labels = (*whole.labels[:1], whole.labels[0], *whole.labels[1:])
     trainer = make_trainer(skips_nonfinite=True)
     tally = Tally(CPU)
-    outcomes = list(train_one_epoch(trainer, bad, 0, tally))
+    outcomes = list(train_epoch(trainer, bad, tally))
     assert [outcome.is_skipped for outcome in outcomes] == [False, True, False, False]
     assert tally.count == 12
     assert tally.loss.isfinite()
@@ -81,7 +82,7 @@ def test_one_bad_batch_spoils_the_step_that_it_is_part_of() -> None:
     loader = FixedLoader([4, 4, 4, 4])
     loader.images = (torch.full((4, 6), torch.inf).double(), *loader.images[1:])  # type: ignore[assignment]
     trainer = make_trainer(accumulation=2, skips_nonfinite=True)
-    outcomes = list(train_one_epoch(trainer, loader, 0, Tally(CPU)))
+    outcomes = list(train_epoch(trainer, loader))
     assert [outcome.is_skipped for outcome in outcomes] == [False, True, False, False]
     assert trainer.model.weight.isfinite().all()  # type: ignore[operator]
 

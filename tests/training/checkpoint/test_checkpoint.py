@@ -17,18 +17,20 @@ from timm.models import resume_checkpoint
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.loss import fold_alpha
-from softmax_gradient_tampering.training.checkpoint.file import DamagedCheckpointError
-from softmax_gradient_tampering.training.checkpoint.folder import (
+from softmax_gradient_tampering.training.checkpoint.content import (
     OUR_KEY,
-    CheckpointFolder,
+    Position,
     completed_epochs,
     load_checkpoint,
 )
-from softmax_gradient_tampering.training.checkpoint.weights import load_checkpoint_weights
+from softmax_gradient_tampering.training.checkpoint.file import DamagedCheckpointError
+from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFolder
+from softmax_gradient_tampering.training.checkpoint.state import RunState
+from softmax_gradient_tampering.training.checkpoint.weights import load_best_weights
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from tests.training.runs import train
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
@@ -132,11 +134,12 @@ def test_an_optimizer_of_another_torch_may_lack_a_setting() -> None:
 def test_the_best_are_kept_in_order(
     tmp_path: Path, lower_is_better: bool, expected: list[tuple[int, float]]
 ) -> None:
-    folder = CheckpointFolder(tmp_path, 2, lower_is_better)
+    folder, state = CheckpointFolder(tmp_path, 2), RunState()
     for epoch, metric in enumerate((5.0, 7.0, 9.0, 5.0, float("nan")), start=1):
-        folder.rank(epoch, metric)
-        folder.save_epoch({"epoch": epoch}, epoch)
-    assert folder.best == expected
+        state.position = Position(epoch)
+        state.rank(metric, 2, lower_is_better)
+        folder.save_epoch({"epoch": epoch}, epoch, state.best)
+    assert state.best == expected
     kept = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
     assert kept == sorted(f"checkpoint-{epoch}.pth.tar" for epoch, _ in expected)
     best = torch.load(tmp_path / "model_best.pth.tar", weights_only=True)
@@ -151,7 +154,8 @@ def test_a_folded_checkpoint_stays_marked_and_is_not_folded_again() -> None:
     checkpoint[OUR_KEY]["folded_alpha"] = 0.25
     torch.save(checkpoint, path)
     model = timm.create_model("digits_mlp")
-    load_checkpoint_weights(model, path, parse_arguments(["--model", "digits_mlp"]))
+    config = parse_arguments(["--model", "digits_mlp"])
+    load_best_weights(model, load_checkpoint(path), config)
     for module in (model, model.get_classifier()):
         with pytest.raises(ValueError, match=r"alpha = 0\.25 is already folded"):
             fold_alpha(module, 0.25)
@@ -168,14 +172,14 @@ def save_numbered(folder: Path, *names: str) -> dict[str, Path]:
 
 def refuse_reading(path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Let a file fail to be read: permissions do not stop a superuser who runs the tests."""
-    original = Path.open
+    original = os.open
 
-    def fail(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if self == path:
+    def fail(opened: Any, *args: Any, **kwargs: Any) -> int:
+        if opened == path:
             raise error
-        return original(self, *args, **kwargs)
+        return original(opened, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(os, "open", fail)
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
@@ -185,7 +189,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_passed_over(
     paths = save_numbered(tmp_path, "previous", "last")
     refuse_reading(paths["last"], monkeypatch, error)
     with pytest.raises(UserError, match=r"last\.pth\.tar: not read .*; it may be whole"):
-        CheckpointFolder(tmp_path, 1, False).newest()
+        CheckpointFolder(tmp_path).newest()
 
 
 def test_checkpoints_of_a_newer_version_are_left_as_they_are() -> None:
@@ -207,12 +211,12 @@ def test_the_best_is_the_last_to_be_tried(tmp_path: Path) -> None:
     paths = save_numbered(tmp_path, *names)
     tried = []
     for _ in names:
-        newest = CheckpointFolder(tmp_path, 1, False).newest()
+        newest = CheckpointFolder(tmp_path).newest()
         assert newest is not None
-        tried.append(newest[1]["epoch"])
-        newest[0].write_bytes(b"PK damaged")
+        tried.append(newest.content["epoch"])
+        newest.path.write_bytes(b"PK damaged")
     assert tried == [5, 4, 3, 2, 1]
-    assert CheckpointFolder(tmp_path, 1, False).newest() is None
+    assert CheckpointFolder(tmp_path).newest() is None
     assert all(path.exists() for path in paths.values())
 
 
@@ -221,9 +225,7 @@ def test_files_of_the_users_own_stay(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint-7.pth.tar"
     folder.mkdir()
     gone = save_numbered(tmp_path, "checkpoint-8", "recovery-8-3")
-    checkpoints = CheckpointFolder(tmp_path, 1, False)
-    checkpoints.rank(9, 1.0)
-    checkpoints.save_epoch({"epoch": 9, "state_dict": {}}, 9)
+    CheckpointFolder(tmp_path).save_epoch({"epoch": 9, "state_dict": {}}, 9, [(9, 1.0)])
     assert all(path.exists() for path in (*kept.values(), folder))
     assert not any(path.exists() for path in gone.values())
 
@@ -243,10 +245,10 @@ def test_what_a_library_says_at_length_is_cut(
 
 
 def test_the_last_shares_no_bytes_with_the_best(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path, 2, False)
+    folder = CheckpointFolder(tmp_path, 2)
     for epoch in (1, 2):
-        folder.rank(epoch, epoch)
-        folder.save_epoch({"epoch": epoch, "state_dict": {}}, epoch)
+        best = [(number, 0.0) for number in range(epoch, 0, -1)]
+        folder.save_epoch({"epoch": epoch, "state_dict": {}}, epoch, best)
     for name in ("model_best", "checkpoint-2", "previous"):
         assert not (tmp_path / f"{name}.pth.tar").samefile(tmp_path / "last.pth.tar")
     os.truncate(tmp_path / "model_best.pth.tar", 100)

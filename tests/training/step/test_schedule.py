@@ -9,7 +9,7 @@ import torch
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.step.schedule import Schedule
 
-GOLDEN = Path(__file__).parent / "golden" / "lr"
+GOLDEN = Path(__file__).parents[1] / "golden" / "lr"
 CASES = {
     "fork_cosine": {"sched_order": "published"},
     "fork_step": {"sched_order": "published", "sched": "step"},

@@ -16,7 +16,7 @@ from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.setup.data import create_data_options
 from tests.training.deterministic_fill import uniform
 
-GOLDEN = Path(__file__).parent / "golden" / "evaluation-preprocessing.csv"
+GOLDEN = Path(__file__).parents[1] / "golden" / "evaluation-preprocessing.csv"
 CPU = torch.device("cpu")
 
 

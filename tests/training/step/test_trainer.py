@@ -10,9 +10,11 @@ from torch import nn
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
 from softmax_gradient_tampering.training.processes.distributed import Processes
-from softmax_gradient_tampering.training.step.loop import Clipping, Tally, Trainer, train_one_epoch
 from softmax_gradient_tampering.training.step.precision import Precision
+from softmax_gradient_tampering.training.step.tally import Tally
+from softmax_gradient_tampering.training.step.trainer import Clipping, Trainer
 from tests.training.runs import train
+from tests.training.step.epoch import train_epoch
 
 CPU = torch.device("cpu")
 
@@ -52,7 +54,7 @@ def make_trainer(accumulation: int = 1, alpha: float = 0.25, **changes: object) 
 
 
 def weights_after_an_epoch(trainer: Trainer, loader: FixedLoader) -> torch.Tensor:
-    for _ in train_one_epoch(trainer, loader, 0, Tally(CPU)):
+    for _ in train_epoch(trainer, loader):
         pass
     return trainer.model.weight.detach()  # type: ignore[return-value]
 
@@ -106,7 +108,7 @@ def test_the_range_of_the_logits_gradient_is_the_true_one() -> None:
         logits = trainer.model(images).detach()
         p = torch.softmax(0.25 * logits, 1) - F.one_hot(labels, 4)
         expected.append((p / 8).aminmax())
-    outcomes = train_one_epoch(trainer, loader, 0, Tally(CPU), 0, lambda _: True)
+    outcomes = train_epoch(trainer, loader, wants_grad_range=True)
     for outcome, (low, high) in zip(outcomes, expected, strict=True):
         assert outcome.grad_range is not None
         assert torch.allclose(torch.stack(outcome.grad_range), torch.stack([low, high]))
@@ -116,7 +118,7 @@ def test_the_tally_is_of_every_sample() -> None:
     loader, tally = FixedLoader([5, 5, 3]), Tally(CPU)
     trainer = make_trainer()
     trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.0)
-    list(train_one_epoch(trainer, loader, 0, tally))
+    list(train_epoch(trainer, loader, tally))
     logits = torch.cat([trainer.model(images) for images in loader.images])
     labels = torch.cat(loader.labels)
     loss, correct, count = tally.total(Processes(1, 0, CPU))
@@ -131,7 +133,7 @@ def test_an_overflow_is_skipped_and_counted() -> None:
     loader = FixedLoader([4, 4])
     loader.images = (loader.images[0] * torch.inf, loader.images[1])
     before = trainer.model.weight.detach().clone()  # type: ignore[operator]
-    first, second = train_one_epoch(trainer, loader, 0, Tally(CPU))
+    first, second = train_epoch(trainer, loader)
     assert (first.is_skipped, second.is_skipped) == (True, False)
     assert not torch.equal(trainer.model.weight, before)
     assert torch.isfinite(trainer.model.weight).all()  # type: ignore[arg-type]

@@ -13,73 +13,93 @@ from typing import Any
 from softmax_gradient_tampering.errors import UserError, as_printable, first_line
 from softmax_gradient_tampering.files.lock import FolderLock
 from softmax_gradient_tampering.files.text import read_record
-from softmax_gradient_tampering.training.checkpoint.folder import (
-    CheckpointFolder,
+from softmax_gradient_tampering.training.checkpoint.content import (
+    Checkpoint,
     load_checkpoint,
     place,
 )
+from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFolder
+from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.processes.launch import is_restart, launch_id
 from softmax_gradient_tampering.training.records.run_files import Row, read_summary
-from softmax_gradient_tampering.training.setup.setup import Setup
 
 _RESULT = "result.json"
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
     """A run folder, and the checkpoint to go on from.
 
     Attributes:
         path: the folder.
-        checkpoint: to go on from, or None to start afresh.
+        checkpoint: to go on from, opened; or None to start afresh.
         is_finished: whether the run in it is finished, and nothing is to be done.
         rows: of a finished run's summary.csv.
     """
 
     path: Path
-    checkpoint: Path | None = None
+    checkpoint: Checkpoint | None = None
     is_finished: bool = False
     rows: list[Row] = field(default_factory=list)
 
+    def take_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint, which is then no longer held: it may be large."""
+        checkpoint, self.checkpoint = self.checkpoint, None
+        return checkpoint
+
 
 @contextmanager
-def open_run_folder(setup: Setup) -> Iterator[RunFolder]:
+def open_run_folder(config: Config, processes: Processes, default_name: str) -> Iterator[RunFolder]:
     """Decide on process 0, for all, and hold the folder's lock while the context lasts.
+
+    Every process opens the checkpoint to go on from, once.
+
+    Args:
+        config: the configuration.
+        processes: of the run.
+        default_name: of the folder, where --experiment does not say it; the time is put before it.
 
     Raises:
         UserError: the folder holds a run and --resume was not given, another program is at work
             in it, or it cannot be made.
     """
-    decided: RunFolder | str = ""
+    # What process 0 tells the others: why not, or the folder, and of its checkpoint the path.
+    told: str | tuple[RunFolder, Path | None] = ""
+    opened: Checkpoint | None = None
     lock = None
-    if setup.processes.is_first:
+    if processes.is_first:
         try:
-            lock, decided = _lock_and_decide(setup)
+            lock, run_folder = _lock_and_decide(config, default_name)
+            opened = run_folder.take_checkpoint()
+            told = run_folder, opened and opened.path
         except UserError as error:
-            decided = str(error)
+            told = str(error)
     try:
-        decided = setup.processes.from_first(decided)
-        if isinstance(decided, str):
-            raise UserError(decided)
-        yield decided
+        told = processes.from_first(told)
+        if isinstance(told, str):
+            raise UserError(told)
+        run_folder, path = told
+        if path is not None:
+            run_folder.checkpoint = opened or Checkpoint(path, load_checkpoint(path))
+        opened = None
+        yield run_folder
     finally:
         if lock is not None:
             lock.release()
 
 
-def newest_checkpoint(output: str, experiment: str) -> Path | None:
+def newest_checkpoint(output: str, experiment: str) -> Checkpoint | None:
     """The newest whole checkpoint of a run, by the names that --output and --experiment give."""
     folder = _folder(output, experiment)
     _check_path(folder / _RESULT, f"--output {output!r:.80}")
-    newest = CheckpointFolder(folder, 1, False).newest()
-    return newest and newest[0]
+    return CheckpointFolder(folder).newest()
 
 
-def _lock_and_decide(setup: Setup) -> tuple[FolderLock | None, RunFolder]:
-    config = setup.config
+def _lock_and_decide(config: Config, default_name: str) -> tuple[FolderLock | None, RunFolder]:
     _check_path(_folder(config.output, "."), f"--output {config.output!r:.80}")
-    name = config.experiment or _restarted_name(config.output) or _default_name(setup)
-    folder = _folder(config.output, name)
+    name = config.experiment or _restarted_name(config.output)
+    folder = _folder(config.output, name) if name else _new_folder(config.output, default_name)
     _check_path(folder / _RESULT, f"--output {config.output!r:.80}")
     # Processes that torchrun started in the place of failed ones have the same command line.
     goes_on = config.resume == "auto" or (is_restart() and _holds_run(folder))
@@ -87,27 +107,28 @@ def _lock_and_decide(setup: Setup) -> tuple[FolderLock | None, RunFolder]:
         return None, RunFolder(folder, is_finished=True, rows=_finished_rows(folder))
     lock = FolderLock(folder)
     try:
-        return lock, _decide(setup, folder, goes_on)
+        return lock, RunFolder(folder, _decide(config, folder, goes_on))
     except UserError:
         lock.release()
         raise
 
 
-def _decide(setup: Setup, folder: Path, goes_on: bool) -> RunFolder:
-    config = setup.config
+def _decide(config: Config, folder: Path, goes_on: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, once it is known that the folder may be written to."""
     checkpoint = None
     if goes_on:
         checkpoint = newest_checkpoint(config.output, folder.name)
         if checkpoint is None and _checkpoints(folder):
             print(as_printable(f"{folder}: no checkpoint is whole; the run starts anew over them"))
     elif config.resume:
-        checkpoint = Path(config.resume)
-        _check_path(checkpoint, f"--resume {config.resume!r:.80}")
-        if not checkpoint.is_file():
-            raise UserError(f"--resume {checkpoint}: no such file")
+        path = Path(config.resume)
+        _check_path(path, f"--resume {config.resume!r:.80}")
+        if not path.is_file():
+            raise UserError(f"--resume {path}: no such file")
+        checkpoint = Checkpoint(path, load_checkpoint(path))
     if _holds_run(folder) and not goes_on:
         _check_goes_on(folder, checkpoint)
-    return RunFolder(folder, checkpoint)
+    return checkpoint
 
 
 def _check_path(path: Path, flag: str) -> None:
@@ -167,22 +188,23 @@ def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*.pth.tar") if not path.name.startswith(".")]
 
 
-def _check_goes_on(folder: Path, checkpoint: Path | None) -> None:
+def _check_goes_on(folder: Path, checkpoint: Checkpoint | None) -> None:
     """Refuse to write into a folder that holds a run, unless it goes on where that run is."""
     if checkpoint is None:
         raise UserError(
             f"{folder} already holds a run; go on with it by --resume auto, or choose another "
             "--experiment"
         )
-    if checkpoint.resolve().parent != folder.resolve():
+    if checkpoint.path.resolve().parent != folder.resolve():
         raise UserError(
-            f"{folder} already holds another run than {checkpoint}'s; choose another --experiment"
+            f"{folder} already holds another run than {checkpoint.path}'s; choose another "
+            "--experiment"
         )
-    newest = CheckpointFolder(folder, 1, False).newest()
-    if newest is not None and place(newest[1]) > place(load_checkpoint(checkpoint)):
+    newest = CheckpointFolder(folder).newest(opened=checkpoint)
+    if newest is not None and place(newest.content) > place(checkpoint.content):
         raise UserError(
-            f"--resume {checkpoint}: {newest[0].name} of the same folder is further on and would "
-            "be lost; give another --experiment for a run that goes on from here"
+            f"--resume {checkpoint.path}: {newest.path.name} of the same folder is further on and "
+            "would be lost; give another --experiment for a run that goes on from here"
         )
 
 
@@ -202,10 +224,8 @@ def _restarted_name(output: str) -> str | None:
     return None
 
 
-def _default_name(setup: Setup) -> str:
-    """time-model-size, with a number where two runs start in one second."""
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{setup.config.model}-{setup.image_size}"
-    numbered = (f"{name}-{number}" for number in count(2))
-    while _folder(setup.config.output, name).exists():
-        name = next(numbered)
-    return name
+def _new_folder(output: str, name: str) -> Path:
+    """time-name, with a number where two runs start in one second."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(path for name in names if not (path := _folder(output, name)).exists())

@@ -1,0 +1,186 @@
+"""What a run remembers besides its tensors, and how both go in and out of a checkpoint."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from softmax_gradient_tampering.errors import UserError, as_user_error
+from softmax_gradient_tampering.training.checkpoint.content import (
+    FORMAT,
+    OUR_KEY,
+    Position,
+    completed_epochs,
+    saved_args,
+    shown,
+)
+from softmax_gradient_tampering.training.checkpoint.weights import load_weights, mark_folded
+from softmax_gradient_tampering.training.config.arguments import to_mapping
+from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.records.run_files import Row
+from softmax_gradient_tampering.training.step.optimizer import load_optimizer_state
+from softmax_gradient_tampering.training.step.schedule import Schedule
+from softmax_gradient_tampering.training.step.trainer import Trainer
+
+# How a run is run, not what it is: equal runs may differ in these.
+NOT_IN_ARGS = ("output", "experiment", "local_rank", "validate", "dry_run", "max_steps")
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """Under what a run trains; a checkpoint records it, and a resumption compares.
+
+    Attributes:
+        config: the resolved configuration.
+        num_processes: of the run.
+        device: the kind of device, as "cuda".
+        loss_kernel: what computes the tampered loss, or "torch" where nothing is tampered with.
+        num_samples: of training.
+    """
+
+    config: Config
+    num_processes: int
+    device: str
+    loss_kernel: str
+    num_samples: int
+
+    def recorded(self) -> dict[str, Any]:
+        """All but the configuration, as a checkpoint holds it."""
+        return {name: value for name, value in vars(self).items() if name != "config"}
+
+
+@dataclass
+class RunState:
+    """Where a run is, and what it has recorded.
+
+    Attributes:
+        position: completed epochs, batches, optimizer steps.
+        rows: of summary.csv.
+        best: (epoch, metric) of the best checkpoints, the best first.
+        tallies: of a begun epoch, by process.
+        started: when the training began by time.perf_counter; for a resumed run, when it would
+            have begun without the pauses.
+        resumes: how often the run was resumed.
+    """
+
+    position: Position = field(default_factory=Position)
+    rows: list[Row] = field(default_factory=list)
+    best: list[tuple[int, float]] = field(default_factory=list)
+    tallies: list[list[float]] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+    resumes: int = 0
+
+    @staticmethod
+    def of(checkpoint: dict[str, Any]) -> "RunState":
+        """The state that a checkpoint holds; of other programs' the completed epochs alone."""
+        ours = checkpoint.get(OUR_KEY)
+        if ours is None:
+            return RunState(Position(epoch=completed_epochs(checkpoint)))
+        speeds = ours["times"]["images_per_s"]
+        return RunState(
+            position=Position(**ours["position"]),
+            rows=[
+                {**row, "images_per_s": speed}
+                for row, speed in zip(ours["rows"], speeds, strict=True)
+            ],
+            best=[(epoch, metric) for epoch, metric in ours["best"]],
+            tallies=ours["tallies"],
+            started=time.perf_counter() - ours["times"]["seconds"],
+            resumes=ours["times"]["resumes"] + 1,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Of training, over all resumptions."""
+        return time.perf_counter() - self.started
+
+    def rank(self, metric: float, num_best: int, lower_is_better: bool) -> None:
+        """Enter the completed epoch's metric among the best, of which at least one is kept."""
+        sign = 1 if lower_is_better else -1
+        self.best.append((self.position.epoch, metric))
+        # A later epoch is not better for being equal; nan is worse than any number.
+        self.best.sort(key=lambda item: (item[1] != item[1], sign * item[1], item[0]))
+        del self.best[max(1, num_best) :]
+
+    def start_over_at(self, epoch: int) -> None:
+        """Take the run to be at the start of an epoch, as --start-epoch says."""
+        self.position.epoch, self.position.batch = epoch, 0
+        self.tallies = []
+        self.rows = [row for row in self.rows if int(row["epoch"] or 0) <= epoch]
+
+
+def make_checkpoint(
+    state: RunState,
+    trainer: Trainer,
+    schedule: Schedule,
+    circumstances: Circumstances,
+    metric: float | None = None,
+) -> dict[str, Any]:
+    """The checkpoint of this moment, with an epoch's metric where it was evaluated."""
+    # Speed is the one column that an equal run may differ in: it is kept with the times.
+    rows = [{**row, "images_per_s": None} for row in state.rows]
+    checkpoint: dict[str, Any] = {
+        "epoch": state.position.epoch,
+        "arch": circumstances.config.model,
+        "state_dict": trainer.model.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "version": 1,
+        "args": to_mapping(circumstances.config, leave_out=NOT_IN_ARGS),
+        OUR_KEY: {
+            "format": FORMAT,
+            "position": asdict(state.position),
+            "rows": rows,
+            "best": [list(item) for item in state.best],
+            "tallies": state.tallies,
+            "schedule": schedule.state(),
+            **circumstances.recorded(),
+            "folded_alpha": getattr(trainer.model, "folded_alpha", None),
+            "times": {
+                "seconds": state.seconds,
+                "resumes": state.resumes,
+                "images_per_s": [row["images_per_s"] for row in state.rows],
+            },
+        },
+    }
+    scaler = trainer.precision.scaler
+    if scaler.is_enabled():
+        checkpoint["amp_scaler"] = scaler.state_dict()
+    if trainer.average is not None:
+        checkpoint["state_dict_ema"] = trainer.average.module.state_dict()
+    if metric is not None:
+        checkpoint["metric"] = metric
+    return checkpoint
+
+
+def restore(
+    checkpoint: dict[str, Any], trainer: Trainer, schedule: Schedule, config: Config
+) -> None:
+    """Put a checkpoint's tensors and states into the objects of a run.
+
+    Raises:
+        UserError: the checkpoint is another model's, or another optimizer's.
+    """
+    load_weights(trainer.model, checkpoint["state_dict"], config)
+    mark_folded(trainer.model, checkpoint)
+    if trainer.average is not None:
+        weights = checkpoint.get("state_dict_ema", checkpoint["state_dict"])
+        load_weights(trainer.average.module, weights, config)
+    if not config.no_resume_opt and "optimizer" in checkpoint:
+        _restore_optimizer(checkpoint, trainer, config.opt)
+    if OUR_KEY in checkpoint:
+        with as_user_error("the checkpoint's state of the schedule does not fit --sched"):
+            schedule.restore(checkpoint[OUR_KEY]["schedule"])
+
+
+def _restore_optimizer(checkpoint: dict[str, Any], trainer: Trainer, opt: str) -> None:
+    saved = saved_args(checkpoint).get("opt", opt)
+    if saved != opt:
+        raise UserError(
+            f"--opt {opt}: the checkpoint's optimizer is {shown(saved)}; give that one, or "
+            "--no-resume-opt to start the optimizer anew"
+        )
+    with as_user_error("the checkpoint's optimizer does not fit; --no-resume-opt"):
+        load_optimizer_state(trainer.optimizer, checkpoint["optimizer"])
+    scaler = trainer.precision.scaler
+    if scaler.is_enabled() and "amp_scaler" in checkpoint:
+        with as_user_error("the checkpoint's loss scale does not fit; --no-resume-opt"):
+            scaler.load_state_dict(checkpoint["amp_scaler"])

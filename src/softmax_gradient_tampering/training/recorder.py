@@ -1,0 +1,85 @@
+"""What process 0 writes of a run, from its first moment to its last."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from softmax_gradient_tampering.training.checkpoint.content import Position
+from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFolder
+from softmax_gradient_tampering.training.checkpoint.state import Circumstances, RunState
+from softmax_gradient_tampering.training.config.arguments import to_mapping
+from softmax_gradient_tampering.training.config.fields import NOT_RECORDED
+from softmax_gradient_tampering.training.measure.filter_norms import FilterHistory, filter_norms
+from softmax_gradient_tampering.training.records import run_files
+from softmax_gradient_tampering.training.records.sinks import Sink, open_sinks
+
+
+class Recorder:
+    """The run folder, as process 0 writes it.
+
+    Args:
+        folder: the run folder.
+        circumstances: of the run.
+        device_name: what computes, for a person.
+        state: of the run, where it starts or goes on.
+    """
+
+    def __init__(
+        self, folder: Path, circumstances: Circumstances, device_name: str, state: RunState
+    ) -> None:
+        config = circumstances.config
+        self._folder = folder
+        self._args = to_mapping(config, leave_out=NOT_RECORDED)
+        self._checkpoints = CheckpointFolder(folder, config.checkpoint_hist)
+        self._filter_history: FilterHistory | None = None
+        self._sinks: list[Sink] = []
+        (folder / "result.json").unlink(missing_ok=True)
+        if config.filter_norms:
+            self._filter_history = FilterHistory(folder, state.position.epoch)
+        self._sinks = open_sinks(config.sinks, folder, self._args)
+        run_files.write_args(folder, self._args)
+        run_files.write_environment(
+            folder, device_name, torch.get_num_threads(), circumstances.loss_kernel
+        )
+        run_files.write_summary(folder, state.rows)
+
+    def end_epoch(self, state: RunState, checkpoint: dict[str, Any], model: nn.Module) -> None:
+        """Write the row and the checkpoints of an epoch; evaluated, the checkpoint has a metric."""
+        epoch = state.position.epoch
+        if self._filter_history is not None:
+            self._filter_history.add(epoch, filter_norms(model))
+        run_files.write_summary(self._folder, state.rows)
+        self._checkpoints.save_epoch(checkpoint, epoch, state.best)
+        for sink in self._sinks if "metric" in checkpoint else ():
+            sink.write(state.rows[-1])
+
+    def save_recovery(self, checkpoint: dict[str, Any], position: Position) -> None:
+        """Write a checkpoint between two optimizer steps."""
+        self._checkpoints.save_recovery(checkpoint, position)
+
+    def finish(self, state: RunState, measurements: Mapping[str, Mapping[str, float]]) -> None:
+        """Write result.json, whose presence means that the run is finished."""
+        best_epoch, best_metric = state.best[0] if state.best else (None, None)
+        result = {
+            "status": "finished",
+            "epochs": state.position.epoch,
+            "steps": state.position.step,
+            "best_epoch": best_epoch,
+            "best_metric": best_metric,
+            "final": state.rows[-1] if state.rows else None,
+            "measurements": measurements,
+            "config_hash": run_files.run_hash(self._args),
+            "summary_hash": run_files.rows_hash(state.rows),
+            "seconds": round(state.seconds, 3),
+            "resumes": state.resumes,
+        }
+        run_files.write_result(self._folder, result)
+        self._checkpoints.remove_spares()
+
+    def close(self) -> None:
+        """Close the sinks."""
+        for sink in self._sinks:
+            sink.close()

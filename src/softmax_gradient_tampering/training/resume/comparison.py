@@ -1,0 +1,130 @@
+"""What is not as it was when a checkpoint was made: refused where its batches would be others."""
+
+from typing import Any
+
+from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.training.checkpoint.content import (
+    OUR_KEY,
+    Position,
+    saved_args,
+    shown,
+)
+from softmax_gradient_tampering.training.checkpoint.state import NOT_IN_ARGS, Circumstances
+from softmax_gradient_tampering.training.config.arguments import to_mapping
+
+# Settings that say which samples a batch number stands for.
+_BATCH_SETTINGS = ("seed", "grad_accum_steps", "mixup", "cutmix", "cutmix_minmax", "aug_splits")
+# Settings whose change needs no word.
+_UNREMARKED = (
+    *("resume", "workers", "log_interval", "per_line", "epochs", "recovery_interval"),
+    "save_predictions",
+)
+_OPTIMIZER_SETTINGS = ("lr", "weight_decay", "momentum")
+
+
+def compare_with(checkpoint: dict[str, Any], now: Circumstances, position: Position) -> list[str]:
+    """Lines on what differs from a checkpoint.
+
+    Args:
+        checkpoint: to go on from.
+        now: the circumstances of this run.
+        position: where it goes on.
+
+    Raises:
+        UserError: in the middle of an epoch its batches would be other samples.
+    """
+    ours: dict[str, Any] = checkpoint.get(OUR_KEY, {})
+    saved, asked = saved_args(checkpoint), to_mapping(now.config, leave_out=NOT_IN_ARGS)
+    changed = {name: saved[name] for name in asked if name in saved and saved[name] != asked[name]}
+    if position.batch:
+        _check_batches(ours, saved, changed, now)
+    lines = _hardware_notes(ours, now) + _data_notes(ours, now)
+    for name, was in changed.items():
+        if name in _UNREMARKED:
+            continue
+        if name in _OPTIMIZER_SETTINGS and not now.config.no_resume_opt:
+            flag = f"--{name.replace('_', '-')} {asked[name]}"
+            lines.append(
+                f"Warning: {flag} is not obeyed: the optimizer goes on with the checkpoint's "
+                f"{shown(was)}; --no-resume-opt starts it anew"
+            )
+        elif ours:
+            lines.append(f"Note: {name} is {asked[name]}, and was {shown(was)} in the checkpoint")
+    return lines
+
+
+def check_place(
+    position: Position, num_batches: int, num_epochs: int, start_epoch: int | None
+) -> None:
+    """Refuse a place that the run does not come by.
+
+    Raises:
+        UserError: it is beyond an epoch's or the run's end.
+    """
+    if position.batch > num_batches:
+        raise UserError(
+            f"the checkpoint is {position.batch} batches into an epoch of {num_batches}; give the "
+            "data and the settings that it was made with"
+        )
+    if start_epoch is None and position.epoch > num_epochs:
+        raise UserError(
+            f"the checkpoint has {position.epoch} epochs behind it, and the run has {num_epochs}; "
+            "give more --epochs, or --start-epoch"
+        )
+
+
+def _check_batches(
+    ours: dict[str, Any], saved: dict[str, Any], changed: dict[str, Any], now: Circumstances
+) -> None:
+    """Refuse settings and data by which a batch's number stands for other samples."""
+    name = next((name for name in _BATCH_SETTINGS if name in changed), None)
+    if name is not None:
+        was, is_now = changed[name], getattr(now.config, name)
+    else:
+        name = "batch_size * processes"
+        was = saved["batch_size"] * ours["num_processes"]
+        is_now = now.config.batch_size * now.num_processes
+    if was != is_now:
+        raise UserError(
+            f"{name} {is_now}: the checkpoint is in the middle of an epoch begun with "
+            f"{shown(was)}; give the same, or go on from last.pth.tar, an epoch's end"
+        )
+    num_samples = ours.get("num_samples", now.num_samples)
+    if num_samples != now.num_samples:
+        raise UserError(
+            f"there are {now.num_samples} training samples: the checkpoint is in the middle of an "
+            f"epoch over {num_samples}; bring them back, or go on from last.pth.tar, an epoch's "
+            "end, with another --experiment"
+        )
+
+
+def _data_notes(ours: dict[str, Any], now: Circumstances) -> list[str]:
+    was = ours.get("num_samples", now.num_samples)
+    if was == now.num_samples:
+        return []
+    return [
+        f"Note: there are {now.num_samples} training samples, and were {was}; their order differs"
+    ]
+
+
+def _hardware_notes(ours: dict[str, Any], now: Circumstances) -> list[str]:
+    """What cannot be bitwise equal after a change of processes, device or kernel."""
+    same = "the order of the samples is the same, the sums are rounded otherwise"
+    lines = []
+    before = ours.get("num_processes", now.num_processes)
+    if now.num_processes != before:
+        lines.append(
+            f"Note: processes: {now.num_processes}, and {before} in the checkpoint: where batch "
+            f"size times processes is the same, {same}; batch statistics are those of a process's "
+            "share"
+        )
+    before = ours.get("device", now.device)
+    if now.device != before:
+        lines.append(f"Note: on {now.device}, and on {before} in the checkpoint: {same}")
+    before = ours.get("loss_kernel", now.loss_kernel)
+    if now.loss_kernel != before:
+        lines.append(
+            f"Note: the loss is computed by {now.loss_kernel}, and was by {before} in the "
+            f"checkpoint: {same}"
+        )
+    return lines

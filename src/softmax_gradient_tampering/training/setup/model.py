@@ -1,0 +1,91 @@
+"""From a configuration to the model, and to how several processes call it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.layers import convert_splitbn_model
+from timm.models import get_pretrained_cfg
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from softmax_gradient_tampering.errors import UserError, as_user_error
+from softmax_gradient_tampering.models import create_model
+from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
+from softmax_gradient_tampering.training.checkpoint.weights import load_best_weights
+from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.processes.distributed import Processes
+
+
+def create_configured_model(config: Config, image_size: tuple[int, int, int] | None) -> nn.Module:
+    """The model of a resolved configuration, with its weights.
+
+    Args:
+        config: resolved.
+        image_size: (C, H, W) of the data set's images where all have one, else None.
+
+    Raises:
+        UserError: there is no such model, or its weights are not to be had.
+    """
+    assert config.model is not None
+    settings: dict[str, Any] = {
+        "pretrained": config.pretrained,
+        "num_classes": config.num_classes,
+        "drop_rate": config.drop or None,
+        "drop_path_rate": config.drop_path or config.drop_connect,
+        "drop_block_rate": config.drop_block,
+        "global_pool": config.gp,
+    }
+    size = image_size or config.input_size
+    if size:
+        settings["in_chans"] = size[0]
+    pretrained_cfg = get_pretrained_cfg(config.model, allow_unregistered=True)
+    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+        settings["img_size"] = config.img_size or (size[-1] if size else None)
+    model = create_model(config.model, config.zero_init_last, **settings)
+    _set_batch_norm(config, model)
+    if config.initial_checkpoint:
+        load_best_weights(model, load_checkpoint(Path(config.initial_checkpoint)), config)
+    if config.split_bn:
+        model = convert_splitbn_model(model, max(config.aug_splits, 2))
+    return model
+
+
+def check_fit(name: str | None, model: nn.Module, size: tuple[int, int, int]) -> None:
+    """Pass one blank image through a model, to refuse a size that it does not take.
+
+    Raises:
+        UserError: it does not take images of the size (C, H, W).
+    """
+    image = torch.zeros(1, *size, device=next(model.parameters()).device)
+    model.eval()
+    shown = "x".join(map(str, size))
+    with torch.inference_mode(), as_user_error(f"--model {name} takes no {shown} images"):
+        model(image)
+    model.train()
+
+
+def _set_batch_norm(config: Config, model: nn.Module) -> None:
+    momentum, eps = (0.01, 1e-3) if config.bn_tf else (None, None)
+    momentum = momentum if config.bn_momentum is None else config.bn_momentum
+    eps = eps if config.bn_eps is None else config.bn_eps
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = module.momentum if momentum is None else momentum
+            module.eps = module.eps if eps is None else eps
+
+
+def parallelise(
+    config: Config, model: nn.Module, processes: Processes
+) -> DistributedDataParallel | None:
+    """Synchronise and compile a model in place; with several processes, wrap it too."""
+    if config.sync_bn:
+        if processes.device.type != "cuda":
+            raise UserError("--sync-bn needs GPUs: torch has no synchronised batch norm on a CPU")
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if config.torchcompile:
+        model.compile()
+    if processes.number == 1:
+        return None
+    devices = [processes.device] if processes.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices)
