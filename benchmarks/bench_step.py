@@ -23,6 +23,7 @@ from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.processes.distributed import start_processes
 from softmax_gradient_tampering.training.setup.setup import Setup, set_up
+from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.tally import Tally
 from softmax_gradient_tampering.training.step.trainer import Outcome
 from timer import (
@@ -71,9 +72,11 @@ def program_epoch(setup: Setup, epoch: int) -> Iterator[Outcome]:
     """Train on the batches of an epoch with the program, tally included."""
     loader, tally = setup.data.train_loader, Tally(setup.processes.device)
     setup.trainer.model.train()
-    for number, batch in enumerate(loader.epoch(epoch)):
-        outcome = setup.trainer.train_batch(batch, epoch, number, loader.batch_sizes)
+    position = Position(epoch)
+    for batch in loader.epoch(epoch):
+        outcome = setup.trainer.train_batch(batch, position, loader.batch_sizes)
         tally.add(outcome)
+        position.count_batch(outcome.is_update, outcome.is_skipped)
         yield outcome
 
 

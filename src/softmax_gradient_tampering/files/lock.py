@@ -1,4 +1,4 @@
-"""One program in a run folder at a time."""
+"""A lock that lets one program at a time work in a run folder."""
 
 import errno
 import fcntl
@@ -13,7 +13,7 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.owner import is_dead, this_process
 
 FILE_NAME = ".lock"
-_NOT_OURS = "{}: not a lock of this program's but a link or no plain file; remove it"
+_NOT_OURS = "{}: not a lock of this program's but a link, or not a regular file; remove it"
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -41,16 +41,16 @@ class FolderLock:
             raise UserError(f"--output {folder}: cannot be made ({error})") from error
 
     def release(self) -> None:
-        """Let go, leaving no trace; folders that were made for nothing go too.
+        """Release the lock and remove its file, and the folders made for it if they are empty.
 
-        It never fails: the folder may be gone, or not be written to any more.
+        It never fails: the folder may be gone, or no longer be writable.
         """
         _let_go(self._descriptor, self._path)
         self._remove_folders()
 
     def _remove_folders(self) -> None:
         for folder in self._made:
-            with suppress(OSError):  # it holds something, or was not made
+            with suppress(OSError):  # it is not empty, or was not made
                 folder.rmdir()
 
     def _take(self) -> int:
@@ -64,7 +64,7 @@ class FolderLock:
                 if has_locks or not _is_stale(holder):
                     os.close(descriptor)
                     raise UserError(_refusal(self._path, holder)) from error
-            if _is_at(descriptor, self._path):  # not unlinked by one who let go just now
+            if _is_at(descriptor, self._path):  # its last holder has not just removed it
                 break
             os.close(descriptor)
         content = json.dumps({**this_process(), "time": time.time()})
@@ -78,7 +78,7 @@ class FolderLock:
 
 
 def _open(path: Path) -> int:
-    """Open the lock's file, or make it; a name of some other file, which it is not to clear."""
+    """Open the lock's file, or make it; refuse a link to another file, which would be emptied."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:

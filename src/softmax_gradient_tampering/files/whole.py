@@ -1,4 +1,4 @@
-"""Files that are whole or not there: temporary file, fsync, rename, fsync of the folder."""
+"""Files that are whole or absent: temporary file, fsync, rename, fsync of the folder."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from softmax_gradient_tampering.errors import UserError
 
-# A file of our own making: what somebody has put at the temporary name is not written through.
+# A new file: a link that somebody has put at the temporary name is not followed.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
@@ -45,7 +45,7 @@ def write_parts(path: Path, parts: Iterable[str]) -> None:
 
 
 def copy_whole(source: Path, path: Path) -> None:
-    """Write a copy of a whole file, which shares nothing with it.
+    """Copy a whole file, sharing no bytes with it.
 
     Raises:
         UserError: as `write_whole`.
@@ -92,7 +92,7 @@ def _temporary(path: Path) -> Path:
 
 @contextmanager
 def _untouched(path: Path) -> Iterator[None]:
-    """Turn what a disk reports into one line."""
+    """Turn an error of the disk into one line."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in RuntimeError

@@ -1,4 +1,4 @@
-"""YAML files of settings: a person's, which may hold anything, and the args.yaml of a run."""
+"""YAML files of settings: those of a person, which may hold anything, and args.yaml."""
 
 import re
 from collections.abc import Mapping
@@ -83,18 +83,18 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _check_once(text: str, path: Path) -> None:
-    """Refuse a setting that stands there twice: YAML would take the last one without a word."""
+    """Refuse a setting that appears twice: YAML would silently use the last one."""
     import yaml
 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     names = [name.value for name, _ in root.value] if isinstance(root, yaml.MappingNode) else []
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"--config {path}: {twice} stands there twice; leave one out")
+        raise UserError(f"--config {path}: {twice} appears twice; leave one out")
 
 
 def _check_plain(text: str, path: Path) -> None:
-    """Refuse what no settings need: an alias in an alias can stand for more than memory holds."""
+    """Refuse aliases and deep nesting: an alias of aliases can unfold beyond all memory."""
     import yaml
 
     depth = 0

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from softmax_gradient_tampering.training.checkpoint.content import Position
 from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFolder
 from softmax_gradient_tampering.training.checkpoint.state import Circumstances, RunState
 from softmax_gradient_tampering.training.config.arguments import to_mapping
@@ -15,6 +14,7 @@ from softmax_gradient_tampering.training.config.fields import NOT_RECORDED
 from softmax_gradient_tampering.training.measure.filter_norms import FilterHistory, filter_norms
 from softmax_gradient_tampering.training.records import run_files
 from softmax_gradient_tampering.training.records.sinks import Sink, open_sinks
+from softmax_gradient_tampering.training.step.position import Position
 
 
 class Recorder:

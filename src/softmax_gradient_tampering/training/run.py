@@ -6,7 +6,6 @@ from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.content import (
-    Position,
     load_checkpoint,
     saved_args,
 )
@@ -28,6 +27,7 @@ from softmax_gradient_tampering.training.resume.restoration import go_on_from
 from softmax_gradient_tampering.training.resume.run_folder import newest_checkpoint, open_run_folder
 from softmax_gradient_tampering.training.session import Session
 from softmax_gradient_tampering.training.setup.setup import Setup, set_up
+from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.supervision import NotFinite
 
 

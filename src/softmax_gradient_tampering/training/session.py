@@ -72,13 +72,7 @@ class Session:
             self.recorder = Recorder(folder, setup.circumstances, processes.device_name, state)
 
     def train(self, after_batch: Callable[[], None]) -> str:
-        """Train to the end of the last epoch, or until --max-steps is reached.
-
-        Args:
-            after_batch: called after every batch.
-
-        Returns:
-            "finished" or "stopped".
+        """Train to the last epoch's end ("finished"), or to --max-steps ("stopped").
 
         Raises:
             Interrupted: a process was asked to stop.
@@ -91,17 +85,10 @@ class Session:
             self._start_epoch()
             has_batches = position.batch < len(loader)
             for batch in () if self._is_stopped else loader.epoch(position.epoch, position.batch):
-                outcome = trainer.train_batch(
-                    batch,
-                    position.epoch,
-                    position.batch,
-                    loader.batch_sizes,
-                    self.batch_log.wants_grad_range(position.batch),
-                )
+                wants_grad_range = self.batch_log.wants_grad_range(position.batch)
+                outcome = trainer.train_batch(batch, position, loader.batch_sizes, wants_grad_range)
                 self.tally.add(outcome)
-                position.batch += 1
-                position.step += outcome.is_update
-                position.skipped_steps += outcome.is_skipped
+                position.count_batch(outcome.is_update, outcome.is_skipped)
                 self.supervisor.after_batch(outcome, position)
                 self.batch_log.after_batch(outcome, position.epoch, self.tally, schedule.current())
                 if self._is_stopped:
@@ -114,7 +101,7 @@ class Session:
                 self._stop()
                 return "stopped"
             self.supervisor.settle()
-            if has_batches:  # else they were shared before the checkpoint was written
+            if has_batches:  # otherwise they were shared before the checkpoint was written
                 self._share_buffers()
             self._end_epoch(images_per_s)
         self._finish()
@@ -232,14 +219,15 @@ class Session:
         )
 
     def save_before_error(self) -> None:
-        """Keep what was trained since the last checkpoint, if this process alone can tell.
+        """Keep what was trained since the last checkpoint.
 
-        Between two optimizer steps, in a run of one process: others would not know of it.
+        This needs a moment between two optimizer steps, and a run of one process: several would
+        have to agree.
         """
         batch, num_batches = self.state.position.batch, len(self.setup.data.train_loader)
         is_between = batch == num_batches or batch % self.setup.trainer.accumulation == 0
         if batch and is_between and self.setup.processes.number == 1:
-            with suppress(UserError):  # what made the error may stand in the way here too
+            with suppress(UserError):  # the cause of the error may prevent this too
                 self.save_recovery()
 
     def close(self) -> None:

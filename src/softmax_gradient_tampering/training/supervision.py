@@ -1,4 +1,4 @@
-"""What may end a run between two steps: a signal, or numbers that are not finite."""
+"""What ends a run between two steps: a signal, or numbers that are not finite."""
 
 import json
 import math
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.training.checkpoint.content import Position
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
 from softmax_gradient_tampering.training.step.finiteness import LateReader
+from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.trainer import Outcome
 
-# A loss scale that is too large is halved by every skipped step: 2^16 is gone after 16 of them.
+# Every skipped step halves a loss scale that is too large: 16 of them bring 2^16 down to 1.
 MAX_SKIPS_RUNNING = 50
 _NUM_NAMED = 3
 
 
 class NotFinite(UserError):  # noqa: N818 - named for what was found
-    """A loss or a gradient is not finite: what came after the last checkpoint is not kept."""
+    """A loss or a gradient is not finite: nothing after the last checkpoint is kept."""
 
 
 class _Moment(NamedTuple):
@@ -66,7 +66,7 @@ class Supervisor:
         self._skips_running = 0
 
     def after_batch(self, outcome: Outcome, position: Position) -> None:
-        """Go on, or not.
+        """Agree with the other processes on whether to go on after a batch.
 
         Raises:
             Interrupted: a process was asked to stop.
@@ -86,7 +86,7 @@ class Supervisor:
         self._meet(found)
 
     def _tell_of_skip(self, moment: _Moment, outcome: Outcome) -> None:
-        """Say which step is left out; one that float16's loss scale skips by design is not."""
+        """Say which step is left out, unless float16's loss scale skips it by design."""
         mine = None if bool(outcome.is_finite) else self._report(moment)
         reports = self._processes.gather(mine)
         report = next((report for report in reports if report is not None), None)
@@ -94,11 +94,11 @@ class Supervisor:
             self._say(f"{_place(report)}: {_cause(report)} ({_details(report)}); it is left out")
 
     def settle(self) -> None:
-        """Read what is not read yet: before a checkpoint keeps what came of it."""
+        """Read all that was not read yet, before a checkpoint keeps the result of it."""
         self._meet(self._reader.first_false(is_last=True), heeds_signals=False)
 
     def check_evaluation(self, loss: float, lr: float, position: Position) -> None:
-        """Whether a model may be kept that was just evaluated; all processes have its loss.
+        """Check that a model that was just evaluated may be kept; all processes have its loss.
 
         Raises:
             NotFinite: the loss is not finite, and the run is to stop then.

@@ -164,7 +164,7 @@ MISTAKES = {
     "--config none.yaml": r"--config none\.yaml: cannot be read",
     "--config wrong.yaml": r"wrong\.yaml: unknown key 'alfas'; did you mean alphas\?",
     "--config flag.yaml": r"flag\.yaml: train: .*--lrr; did you mean --lr\?",
-    "--config twice.yaml": r"twice\.yaml: alphas stands there twice",
+    "--config twice.yaml": r"twice\.yaml: alphas appears twice",
     "--config day.yaml": r"--config day\.yaml: not valid YAML",
     "--config deep.yaml": r"--config deep\.yaml: aliases .* and deep nesting are not allowed",
     "-- --modify-softmax 0.5": "--modify-softmax after --: not in a study; --alphas sets it",

@@ -19,7 +19,6 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.loss import fold_alpha
 from softmax_gradient_tampering.training.checkpoint.content import (
     OUR_KEY,
-    Position,
     completed_epochs,
     load_checkpoint,
 )
@@ -28,6 +27,7 @@ from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFold
 from softmax_gradient_tampering.training.checkpoint.state import RunState
 from softmax_gradient_tampering.training.checkpoint.weights import load_best_weights
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
+from softmax_gradient_tampering.training.step.position import Position
 from tests.training.runs import train
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -1,7 +1,6 @@
 """What a checkpoint holds: the published keys, ours besides under one, plain types and tensors."""
 
 import reprlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,16 +10,6 @@ from softmax_gradient_tampering.training.checkpoint.form import find_checkpoint_
 
 OUR_KEY = "softmax_gradient_tampering"
 FORMAT = 1
-
-
-@dataclass
-class Position:
-    """Where a run is: `epoch` completed epochs, and `batch` batches of the next one."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0  # optimizer steps
-    skipped_steps: int = 0
 
 
 class Checkpoint(NamedTuple):
@@ -69,7 +58,7 @@ def saved_args(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(saved: Any) -> str:
-    """A value of a checkpoint, as far as it is fit to be printed."""
+    """A value of a checkpoint for a message: cut, and without control characters."""
     text = saved if isinstance(saved, str) else reprlib.repr(saved)
     return as_printable(f"{text:.60}")
 

@@ -1,7 +1,7 @@
-"""The file of a checkpoint: its checksums compared, no code from it run.
+"""The file of a checkpoint: its checksums are compared, and no code in it is run.
 
-Only what is provably damaged is said to be: where a file cannot be read now, an older one in its
-place would lose what it holds.
+A file counts as damaged only if that is certain. One that merely cannot be read now may be whole,
+and an older checkpoint used in its place would lose what it holds.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _CHUNK = 2**20
 
 
 class DamagedCheckpointError(UserError):
-    """A checkpoint that is provably not what was written: cut short, or of another content."""
+    """A checkpoint that is certainly not what was written: cut short, or with other content."""
 
 
 def read_checkpoint_file(path: Path) -> Any:
@@ -32,7 +32,6 @@ def read_checkpoint_file(path: Path) -> Any:
         DamagedCheckpointError: it is damaged.
         UserError: it is missing, cannot be read, or asks for code to be run.
     """
-    error_class: type[UserError]
     is_zip = False
     try:
         # The bytes whose checksums were compared are the ones that are loaded.
@@ -52,23 +51,30 @@ def read_checkpoint_file(path: Path) -> Any:
                 f"{path}: not a whole checkpoint ({_reason(error)})"
             ) from error
         raise UserError(f"{path}: not read ({_reason(error)}); it may be whole") from error
-    except pickle.UnpicklingError as error:
-        error_class = UserError if is_zip else DamagedCheckpointError
+    except Exception as error:
+        raise _unpickling_error(path, error, is_zip) from error
+
+
+def _unpickling_error(path: Path, error: Exception, is_zip: bool) -> UserError:
+    """What the unpickler's exception says of a file, whose checksums are right where it has any.
+
+    Damaged bytes make the unpickler raise anything, from IndexError to UnicodeDecodeError.
+    """
+    if isinstance(error, pickle.UnpicklingError):
         # Not torch's own words, which advise to load it all the same.
         asked = re.search(r"GLOBAL (\S{1,60})", str(error))
         found = f"it asks for {asked[1]}" if asked else "it is not of tensors and plain values"
-        raise error_class(f"{path}: not loaded, damaged or unsafe: {found}") from error
-    except Exception as error:
-        # Damaged bytes make the unpickler raise anything, IndexError to UnicodeDecodeError. Where
-        # the checksums are right, what torch's reader says of the file's parts tells of damage, and
-        # any other error may be this machine's.
-        is_damaged = (
-            not is_zip
-            or isinstance(error, ValueError)
-            or any(name in str(error) for name in ("PytorchStreamReader", "inline_container"))
-        )
-        error_class = DamagedCheckpointError if is_damaged else UserError
-        raise error_class(f"{path}: not a whole checkpoint ({_reason(error)})") from error
+        error_class = UserError if is_zip else DamagedCheckpointError
+        return error_class(f"{path}: not loaded, damaged or unsafe: {found}")
+    # Where the checksums are right, what torch's reader says of the file's parts tells of damage,
+    # and any other error may be this machine's.
+    is_damaged = (
+        not is_zip
+        or isinstance(error, ValueError)
+        or any(name in str(error) for name in ("PytorchStreamReader", "inline_container"))
+    )
+    error_class = DamagedCheckpointError if is_damaged else UserError
+    return error_class(f"{path}: not a whole checkpoint ({_reason(error)})")
 
 
 def _reason(error: BaseException) -> str:
@@ -102,7 +108,7 @@ def _check_parts(path: Path, file: BinaryIO) -> bool:
     try:
         if not zipfile.is_zipfile(file):
             file.seek(0)
-            while file.read(_CHUNK):  # is_zipfile takes a failure to read for another format
+            while file.read(_CHUNK):  # is_zipfile mistakes a failure to read for another format
                 pass
             return False
         _check_zip(path, file)

@@ -13,14 +13,14 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import copy_whole, link_whole, rename, write_whole
 from softmax_gradient_tampering.training.checkpoint.content import (
     Checkpoint,
-    Position,
     load_checkpoint,
     place,
 )
 from softmax_gradient_tampering.training.checkpoint.file import DamagedCheckpointError
+from softmax_gradient_tampering.training.step.position import Position
 
 _KEEP_RECOVERIES = 2
-# ASCII digits only: \d takes those of any script.
+# ASCII digits only: \d matches digits of any script.
 _KEPT = re.compile(r"checkpoint-[0-9]+\.pth\.tar")
 _RECOVERY = re.compile(r"recovery-[0-9]+-[0-9]+\.pth\.tar")
 
@@ -40,23 +40,23 @@ class CheckpointFolder:
     num_best: int = 1
 
     def save_epoch(self, checkpoint: dict[str, Any], epoch: int, best: Best) -> None:
-        """Write model_best and checkpoint-<epoch>, as far as it is among the best, and last.
+        """Write model_best and checkpoint-<epoch>, if the epoch is among the best, and last.
 
         Args:
             checkpoint: of the epoch.
             epoch: its number, from 1.
             best: the best epochs, this one among them where it is one of them.
 
-        `last` comes last: a run killed before it does the epoch again, and these files too. The
-        one before stays as `previous`, for the case that the disk damages the new one.
+        `last` is written last: a run that is killed before repeats the epoch and these files. The
+        checkpoint before stays as `previous`, in case the disk damages the new one.
         """
         new, last = self.folder / ".new.pth.tar", self.folder / "last.pth.tar"
         write_whole(new, lambda file: torch.save(checkpoint, file))
         kept = {f"checkpoint-{kept}.pth.tar" for kept, _ in best} if self.num_best else set()
         names = ["model_best.pth.tar"] if best and best[0][0] == epoch else []
         names += kept & {f"checkpoint-{epoch}.pth.tar"}
-        # The best ones may be one file. `last` is a file of its own: what damages one of the two
-        # leaves the other.
+        # The best checkpoints may share one file. `last` is a file of its own: damage to one of
+        # the two leaves the other whole.
         for number, name in enumerate(names):
             if number:
                 link_whole(self.folder / names[0], self.folder / name)
@@ -83,7 +83,7 @@ class CheckpointFolder:
         return self._numbered(_RECOVERY)
 
     def remove_spares(self) -> None:
-        """Remove what a finished run needs no more."""
+        """Remove the checkpoints that a finished run no longer needs."""
         for path in [*self.recoveries(), self.folder / "previous.pth.tar"]:
             path.unlink(missing_ok=True)
 
@@ -94,8 +94,8 @@ class CheckpointFolder:
             opened: a checkpoint that has been opened, here or elsewhere; it is not opened again.
 
         Raises:
-            UserError: one cannot be read, or not by this version: an older one in its place
-                would lose what it holds.
+            UserError: one cannot be read, or not by this version. An older one is not used in its
+                place, because what it holds would be lost.
         """
         try:
             return self._newest(opened)
@@ -120,7 +120,7 @@ class CheckpointFolder:
         return next((found for path in older if (found := _load_whole(path, opened))), None)
 
     def _numbered(self, name: re.Pattern[str]) -> list[Path]:
-        """The files that this program named so, and none that a user did; the newest first."""
+        """The files with a name of this form, which only this program gives; the newest first."""
         if not self.folder.exists():
             return []
         with os.scandir(self.folder) as entries:
@@ -133,7 +133,7 @@ class CheckpointFolder:
 
 
 def _load_whole(path: Path, opened: Checkpoint | None) -> Checkpoint | None:
-    """A checkpoint, or None where there is none or it is damaged, which is said."""
+    """A checkpoint; None where there is none, or where it is damaged, which is reported."""
     if not (path.exists() or path.is_symlink()):
         return None
     if opened is not None and path.exists() and path.samefile(opened.path):

@@ -1,4 +1,4 @@
-"""What a run remembers besides its tensors, and how both go in and out of a checkpoint."""
+"""The state of a run, and how it and the tensors go into a checkpoint and out of it."""
 
 import time
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,6 @@ from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.training.checkpoint.content import (
     FORMAT,
     OUR_KEY,
-    Position,
     completed_epochs,
     saved_args,
     shown,
@@ -18,16 +17,17 @@ from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.records.run_files import Row
 from softmax_gradient_tampering.training.step.optimizer import load_optimizer_state
+from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.schedule import Schedule
 from softmax_gradient_tampering.training.step.trainer import Trainer
 
-# How a run is run, not what it is: equal runs may differ in these.
+# Settings that do not change the training: equal runs may differ in them.
 NOT_IN_ARGS = ("output", "experiment", "local_rank", "validate", "dry_run", "max_steps")
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """Under what a run trains; a checkpoint records it, and a resumption compares.
+    """The configuration and the machinery of a run; recorded in checkpoints, compared on resuming.
 
     Attributes:
         config: the resolved configuration.
@@ -101,6 +101,21 @@ class RunState:
         self.best.sort(key=lambda item: (item[1] != item[1], sign * item[1], item[0]))
         del self.best[max(1, num_best) :]
 
+    def recorded(self) -> dict[str, Any]:
+        """The state as a checkpoint holds it: plain types, all that `of` reads."""
+        # Speed is the one column that an equal run may differ in: it is kept with the times.
+        return {
+            "position": asdict(self.position),
+            "rows": [{**row, "images_per_s": None} for row in self.rows],
+            "best": [list(item) for item in self.best],
+            "tallies": self.tallies,
+            "times": {
+                "seconds": self.seconds,
+                "resumes": self.resumes,
+                "images_per_s": [row["images_per_s"] for row in self.rows],
+            },
+        }
+
     def start_over_at(self, epoch: int) -> None:
         """Take the run to be at the start of an epoch, as --start-epoch says."""
         self.position.epoch, self.position.batch = epoch, 0
@@ -116,8 +131,6 @@ def make_checkpoint(
     metric: float | None = None,
 ) -> dict[str, Any]:
     """The checkpoint of this moment, with an epoch's metric where it was evaluated."""
-    # Speed is the one column that an equal run may differ in: it is kept with the times.
-    rows = [{**row, "images_per_s": None} for row in state.rows]
     checkpoint: dict[str, Any] = {
         "epoch": state.position.epoch,
         "arch": circumstances.config.model,
@@ -127,18 +140,10 @@ def make_checkpoint(
         "args": to_mapping(circumstances.config, leave_out=NOT_IN_ARGS),
         OUR_KEY: {
             "format": FORMAT,
-            "position": asdict(state.position),
-            "rows": rows,
-            "best": [list(item) for item in state.best],
-            "tallies": state.tallies,
+            **state.recorded(),
             "schedule": schedule.state(),
             **circumstances.recorded(),
             "folded_alpha": getattr(trainer.model, "folded_alpha", None),
-            "times": {
-                "seconds": state.seconds,
-                "resumes": state.resumes,
-                "images_per_s": [row["images_per_s"] for row in state.rows],
-            },
         },
     }
     scaler = trainer.precision.scaler
@@ -157,7 +162,7 @@ def restore(
     """Put a checkpoint's tensors and states into the objects of a run.
 
     Raises:
-        UserError: the checkpoint is another model's, or another optimizer's.
+        UserError: the checkpoint belongs to another model or another optimizer.
     """
     load_weights(trainer.model, checkpoint["state_dict"], config)
     mark_folded(trainer.model, checkpoint)

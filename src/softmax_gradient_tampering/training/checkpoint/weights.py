@@ -1,4 +1,4 @@
-"""Weights out of checkpoints and into models."""
+"""Load the weights of checkpoints into models."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def load_best_weights(model: nn.Module, checkpoint: dict[str, Any], config: Conf
     """Load a checkpoint's weights, the averaged ones where it has them.
 
     Raises:
-        UserError: they are another model's.
+        UserError: they belong to another model.
     """
     load_weights(model, checkpoint.get("state_dict_ema") or checkpoint["state_dict"], config)
     mark_folded(model, checkpoint)
@@ -28,10 +28,10 @@ def mark_folded(model: nn.Module, checkpoint: dict[str, Any]) -> None:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], config: Config) -> None:
-    """Load weights, saying in one line where they do not fit.
+    """Load weights; if they do not fit, the error names the first difference.
 
     Raises:
-        UserError: they are another model's.
+        UserError: they belong to another model.
     """
     weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     own = model.state_dict()

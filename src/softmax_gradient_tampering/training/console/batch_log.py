@@ -1,4 +1,4 @@
-"""What is said of batches: their progress, and a line of figures every --log-interval of them."""
+"""The progress of the batches, and a line of figures every --log-interval of them."""
 
 import time
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 
 from softmax_gradient_tampering.loss import logit_statistics
-from softmax_gradient_tampering.training.checkpoint.content import Position
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.console.progress import Progress
 from softmax_gradient_tampering.training.processes.distributed import Processes
+from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.tally import Tally
 from softmax_gradient_tampering.training.step.trainer import Outcome
 

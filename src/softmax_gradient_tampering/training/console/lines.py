@@ -11,7 +11,7 @@ from softmax_gradient_tampering.training.step.schedule import Schedule
 
 
 def head_lines(config: Config, dataset: Dataset, model: nn.Module, num_processes: int) -> list[str]:
-    """What is said once, before training."""
+    """The lines that are printed once, before training."""
     num_parameters = sum(p.numel() for p in model.parameters())
     lines = []
     if not (config.data_dir or config.dataset or config.cifar):

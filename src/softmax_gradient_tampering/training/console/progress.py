@@ -65,12 +65,14 @@ class Progress:
             self._print(text)
 
     def _print(self, line: str) -> None:
-        """Print a line; where that fails, as on a full disk, the run goes on in silence."""
+        """Print a line; where that fails, as on a full disk, the run goes on without printing."""
         try:
             print(line, flush=True)
         except OSError:
             self.is_silent = True
-            with suppress(OSError, ValueError):  # what is in the buffer would fail again at the end
+            with suppress(
+                OSError, ValueError
+            ):  # writing the rest of the buffer would fail again at the end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def stop(self) -> None:

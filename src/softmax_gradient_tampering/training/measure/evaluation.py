@@ -50,8 +50,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate every sample of a loader's data set once, over all processes.
 
-    Counts are summed as integers over shards without padding: the accuracies do not depend
-    on the number of processes or the batch size, the loss and statistics up to rounding.
+    Counts are summed as integers: accuracies do not depend on the processes or the batches.
 
     Args:
         model: in any mode; it is put back into the one it was in.
@@ -80,18 +79,8 @@ def evaluate(
     finally:
         model.train(was_training)
 
-    num_samples, num_correct, num_top5 = processes.sum(totals.counts).tolist()
-    assert num_samples == loader.num_samples, f"{num_samples} of {loader.num_samples} evaluated"
-    loss_mean, *logit_means = (processes.sum(totals.sums) / num_samples).tolist()
-    return Evaluation(
-        num_samples=num_samples,
-        num_correct=num_correct,
-        loss=loss_mean,
-        top1=100 * num_correct / num_samples,
-        top5=100 * num_top5 / num_samples,
-        logits=(logit_means[0], logit_means[1], logit_means[2], logit_means[3]),
-        measurements={name: c.result(processes) for name, c in calibrations.items()},
-    )
+    measurements = {name: c.result(processes) for name, c in calibrations.items()}
+    return totals.evaluation(processes, loader.num_samples, measurements)
 
 
 class _Totals:
@@ -113,3 +102,23 @@ class _Totals:
         loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
         statistics = logit_statistics(logits)
         self.sums += torch.stack([loss, *(len(labels) * mean for mean in statistics)])
+
+    def evaluation(
+        self,
+        processes: Processes,
+        num_expected: int,
+        measurements: dict[str, dict[str, float]],
+    ) -> Evaluation:
+        """The sums over all processes as what an evaluation found."""
+        num_samples, num_correct, num_top5 = processes.sum(self.counts).tolist()
+        assert num_samples == num_expected, f"{num_samples} of {num_expected} evaluated"
+        loss, *logits = (processes.sum(self.sums) / num_samples).tolist()
+        return Evaluation(
+            num_samples=num_samples,
+            num_correct=num_correct,
+            loss=loss,
+            top1=100 * num_correct / num_samples,
+            top5=100 * num_top5 / num_samples,
+            logits=(logits[0], logits[1], logits[2], logits[3]),
+            measurements=measurements,
+        )

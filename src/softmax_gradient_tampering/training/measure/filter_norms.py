@@ -92,10 +92,9 @@ class FilterHistory:
 
 
 def _read_rows(path: Path, num_epochs: int) -> dict[int, dict[str, np.ndarray]]:
-    """The norms by epoch, up to one; none of a damaged file, which is said.
+    """The norms by epoch, up to a given one; none of a damaged file, which is reported.
 
-    A record beside the training is no reason to end it; a file that may be whole is not written
-    over.
+    A damaged record does not end the training, but a file that may be whole is not overwritten.
 
     Raises:
         UserError: the file cannot be read.

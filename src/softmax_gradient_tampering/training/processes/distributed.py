@@ -1,4 +1,4 @@
-"""The processes of a run: how they meet, and what they tell each other."""
+"""The processes of a run: how they find each other, and what they exchange."""
 
 import os
 import platform
@@ -59,7 +59,7 @@ class Processes:
         return values
 
     def most(self, numbers: list[int]) -> list[int]:
-        """The largest of each number over all processes, met on the CPU."""
+        """The largest of each number over all processes; they exchange them on the CPU."""
         if self.number == 1:
             return numbers
         largest = torch.tensor(numbers)
@@ -117,7 +117,7 @@ def start_processes(device_name: str | None) -> Processes:
 
 
 def _check_environment(number: int, rank: int) -> None:
-    """Refuse to look for other processes where the environment does not say how."""
+    """Refuse to look for other processes where the environment does not say where they are."""
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         if not os.environ.get(name):
             raise UserError(
@@ -133,10 +133,10 @@ def _check_environment(number: int, rank: int) -> None:
 
 
 def _join(backend: str) -> None:
-    """Join the process group, where nothing is left of the processes before a restart.
+    """Join the process group; after a restart, under a name that the lost processes did not use.
 
-    torchrun's restarted processes find its store as the lost ones left it, and wait for ever at
-    the addresses of these. On one node all processes know of the same number of restarts.
+    torchrun keeps its store over a restart, with the addresses of the lost processes in it, at
+    which new ones would wait for ever. On one node all processes know the number of restarts.
     """
     if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
         dist.init_process_group(backend)

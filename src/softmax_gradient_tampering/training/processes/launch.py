@@ -17,7 +17,7 @@ def environment_number(name: str, default: int, smallest: int = 0) -> int:
         raise UserError(
             f"{name}={text!r:.60} in the environment: must be a whole number from {smallest}, as "
             "torchrun sets it; unset it for a run of one process",
-            is_local=True,  # which process this is may be just what is not known
+            is_local=True,  # this very variable may say which process this is
         )
     return int(text)
 
@@ -25,7 +25,7 @@ def environment_number(name: str, default: int, smallest: int = 0) -> int:
 def launch_id() -> str | None:
     """What torchrun calls this launch, the same after its restarts; None without one."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
-    return None if name == "none" else name  # its name where none was given
+    return None if name == "none" else name  # torchrun's name for a launch without one
 
 
 def is_restart() -> bool:

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: noticed in the handler, obeyed between two steps."""
+"""Signals that ask a run to stop: recorded by the handler, obeyed between two steps."""
 
 import signal
 import threading
@@ -19,9 +19,9 @@ class Interrupted(Exception):  # noqa: N818 - to be asked to stop is no error
 
 @contextmanager
 def leave_on_signals() -> Iterator[None]:
-    """End the program at once on a signal, with the exit code that it has later too.
+    """End the program at once on a signal, with the same exit code as during training.
 
-    For the time before a run, which has nothing to keep.
+    For the time before the training, when there is nothing to keep.
     """
 
     def leave(*_: object) -> None:
@@ -47,9 +47,9 @@ class StopRequest:
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """Note signals instead of dying of them; a second Ctrl-C ends the program at once."""
+        """Record signals instead of ending at once, but for a second Ctrl-C."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # python takes signals in the main thread alone
+            yield  # Python handles signals in the main thread alone
             return
         before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         try:

@@ -41,7 +41,7 @@ COLUMNS = (
     "zeroed_features",
 )
 
-# Settings that change what is seen or kept of a run, and not the run.
+# Settings that change what a run prints and keeps, but not how it trains.
 NOT_HASHED = (
     *("workers", "max_steps", "recovery_interval", "checkpoint_hist", "final_validate"),
     *("log_interval", "per_line", "log", "log_wandb", "print_model", "save_images"),
@@ -50,7 +50,7 @@ NOT_HASHED = (
 
 
 def write_args(folder: Path, args: Mapping[str, Any]) -> None:
-    """args.yaml: the resolved configuration, which `--config` takes."""
+    """args.yaml: the resolved configuration, which `--config` reads."""
     write_settings(folder / "args.yaml", args)
 
 
@@ -132,7 +132,7 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def _without_nan(value: Any) -> Any:
-    """None in the place of numbers that JSON does not have."""
+    """The value with None in the place of nan and inf, which JSON does not have."""
     if isinstance(value, Mapping):
         return {name: _without_nan(inner) for name, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

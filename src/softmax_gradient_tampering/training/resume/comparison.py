@@ -1,20 +1,20 @@
-"""What is not as it was when a checkpoint was made: refused where its batches would be others."""
+"""What has changed since a checkpoint was made: refused where it would change the batches."""
 
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.content import (
     OUR_KEY,
-    Position,
     saved_args,
     shown,
 )
 from softmax_gradient_tampering.training.checkpoint.state import NOT_IN_ARGS, Circumstances
 from softmax_gradient_tampering.training.config.arguments import to_mapping
+from softmax_gradient_tampering.training.step.position import Position
 
 # Settings that say which samples a batch number stands for.
 _BATCH_SETTINGS = ("seed", "grad_accum_steps", "mixup", "cutmix", "cutmix_minmax", "aug_splits")
-# Settings whose change needs no word.
+# Settings whose change is not reported.
 _UNREMARKED = (
     *("resume", "workers", "log_interval", "per_line", "epochs", "recovery_interval"),
     "save_predictions",
@@ -31,7 +31,8 @@ def compare_with(checkpoint: dict[str, Any], now: Circumstances, position: Posit
         position: where it goes on.
 
     Raises:
-        UserError: in the middle of an epoch its batches would be other samples.
+        UserError: the checkpoint is in the middle of an epoch, and a batch's number would now
+            stand for other samples.
     """
     ours: dict[str, Any] = checkpoint.get(OUR_KEY, {})
     saved, asked = saved_args(checkpoint), to_mapping(now.config, leave_out=NOT_IN_ARGS)
@@ -56,10 +57,10 @@ def compare_with(checkpoint: dict[str, Any], now: Circumstances, position: Posit
 def check_place(
     position: Position, num_batches: int, num_epochs: int, start_epoch: int | None
 ) -> None:
-    """Refuse a place that the run does not come by.
+    """Refuse a position that this run never reaches.
 
     Raises:
-        UserError: it is beyond an epoch's or the run's end.
+        UserError: it is beyond the end of an epoch or of the run.
     """
     if position.batch > num_batches:
         raise UserError(
@@ -76,7 +77,7 @@ def check_place(
 def _check_batches(
     ours: dict[str, Any], saved: dict[str, Any], changed: dict[str, Any], now: Circumstances
 ) -> None:
-    """Refuse settings and data by which a batch's number stands for other samples."""
+    """Refuse settings and data that change which samples a batch's number stands for."""
     name = next((name for name in _BATCH_SETTINGS if name in changed), None)
     if name is not None:
         was, is_now = changed[name], getattr(now.config, name)
@@ -108,7 +109,7 @@ def _data_notes(ours: dict[str, Any], now: Circumstances) -> list[str]:
 
 
 def _hardware_notes(ours: dict[str, Any], now: Circumstances) -> list[str]:
-    """What cannot be bitwise equal after a change of processes, device or kernel."""
+    """Notes on changes after which the results cannot be equal bit by bit."""
     same = "the order of the samples is the same, the sums are rounded otherwise"
     lines = []
     before = ours.get("num_processes", now.num_processes)

@@ -1,4 +1,4 @@
-"""A checkpoint back into the objects of a run, and what is said of it."""
+"""Restore the objects of a run from a checkpoint, and print what has changed since."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -64,7 +64,7 @@ def open_run_folder(config: Config, processes: Processes, default_name: str) -> 
         UserError: the folder holds a run and --resume was not given, another program is at work
             in it, or it cannot be made.
     """
-    # What process 0 tells the others: why not, or the folder, and of its checkpoint the path.
+    # What process 0 sends to the others: its refusal, or the folder and the checkpoint's path.
     told: str | tuple[RunFolder, Path | None] = ""
     opened: Checkpoint | None = None
     lock = None
@@ -132,7 +132,7 @@ def _decide(config: Config, folder: Path, goes_on: bool) -> Checkpoint | None:
 
 
 def _check_path(path: Path, flag: str) -> None:
-    """Refuse a path that the system will not look up: too long, not to be entered, no text.
+    """Refuse a path that the system cannot look up: too long, forbidden, or not text.
 
     Raises:
         UserError: it names the flag that gave the path.
@@ -140,14 +140,14 @@ def _check_path(path: Path, flag: str) -> None:
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        pass  # what is there is another question
+        pass  # such a path can be used; whether it exists is checked elsewhere
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else first_line(error)
         raise UserError(f"{flag}: not a path that can be used ({reason})") from error
 
 
 def _is_finished(folder: Path) -> bool:
-    """Whether there is a result.json that says so; of one that is no mapping it is said."""
+    """Whether there is a result.json; one that is not a mapping is reported and does not count."""
     path = folder / _RESULT
     if not path.exists():
         return False
@@ -161,7 +161,7 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _finished_rows(folder: Path) -> list[Row]:
-    """The rows of summary.csv, none where it was deleted or edited after the run, which is said."""
+    """The rows of summary.csv; none, with a message, where it was deleted or edited since."""
     path = folder / "summary.csv"
     try:
         return read_summary(path)

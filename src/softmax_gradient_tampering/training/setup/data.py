@@ -76,34 +76,7 @@ def create_data_options(
     Raises:
         UserError: values that do not fit the images.
     """
-    asked: dict[str, Any] = {
-        "input_size": config.input_size,
-        "img_size": config.img_size,
-        "interpolation": config.interpolation,
-        "crop_pct": config.crop_pct,
-        "mean": config.mean,
-        "std": config.std,
-    }
-    if config.model in PUBLISHED_MODELS:
-        preprocessing = PUBLISHED_MODELS[config.model]
-        asked["interpolation"] = asked["interpolation"] or preprocessing.interpolation
-        asked["crop_pct"] = asked["crop_pct"] or preprocessing.crop_pct
-    if dataset.image_size is not None:
-        asked["input_size"] = dataset.image_size
-    if dataset.statistics is not None:
-        asked["mean"] = asked["mean"] or dataset.statistics[0]
-        asked["std"] = asked["std"] or dataset.statistics[1]
-    try:
-        resolved = resolve_data_config(asked, model=model)
-    except AssertionError as error:
-        raise UserError(
-            f"--mean {config.mean} --std {config.std}: one value, or one for every channel"
-        ) from error
-    num_channels = resolved["input_size"][0]
-    for name in ("mean", "std"):
-        values = resolved[name]
-        if len(values) != num_channels:  # grey images and a model of colour ones: the average
-            resolved[name] = (sum(values) / len(values),) * num_channels
+    resolved = _resolve_images(config, dataset, model)
     return DataOptions(
         device=processes.device,
         seed=config.seed,
@@ -133,6 +106,39 @@ def create_data_options(
         **{name: resolved[name] for name in ("input_size", "mean", "std", "interpolation")},
         crop_pct=resolved["crop_pct"],
     )
+
+
+def _resolve_images(config: Config, dataset: Dataset, model: nn.Module) -> dict[str, Any]:
+    """input_size, mean, std, interpolation, crop_pct: as asked, or the data's, or the model's."""
+    asked: dict[str, Any] = {
+        "input_size": config.input_size,
+        "img_size": config.img_size,
+        "interpolation": config.interpolation,
+        "crop_pct": config.crop_pct,
+        "mean": config.mean,
+        "std": config.std,
+    }
+    if config.model in PUBLISHED_MODELS:
+        preprocessing = PUBLISHED_MODELS[config.model]
+        asked["interpolation"] = asked["interpolation"] or preprocessing.interpolation
+        asked["crop_pct"] = asked["crop_pct"] or preprocessing.crop_pct
+    if dataset.image_size is not None:
+        asked["input_size"] = dataset.image_size
+    if dataset.statistics is not None:
+        asked["mean"] = asked["mean"] or dataset.statistics[0]
+        asked["std"] = asked["std"] or dataset.statistics[1]
+    try:
+        resolved = resolve_data_config(asked, model=model)
+    except AssertionError as error:
+        raise UserError(
+            f"--mean {config.mean} --std {config.std}: one value, or one for every channel"
+        ) from error
+    num_channels = resolved["input_size"][0]
+    for name in ("mean", "std"):
+        values = resolved[name]
+        if len(values) != num_channels:  # grey images and a model of colour ones: the average
+            resolved[name] = (sum(values) / len(values),) * num_channels
+    return resolved
 
 
 def create_loaders(dataset: Dataset, options: DataOptions) -> Data:

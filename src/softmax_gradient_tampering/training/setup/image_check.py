@@ -1,7 +1,7 @@
-"""The image files of a run, checked before it begins: what cannot be read stops it or is left out.
+"""The image files of a run, checked before it begins: bad ones stop it or are left out.
 
-Needed where a bad file could not be dealt with later: DALI ends with the first, and to skip
-one in the middle of a run would change the batches after it.
+The check is needed where a bad file cannot be dealt with later: DALI ends at the first one, and
+leaving one out in the middle of a run would change the batches after it.
 """
 
 import csv
@@ -26,7 +26,7 @@ from softmax_gradient_tampering.training.processes.distributed import Processes
 Inspections = dict[str, Inspection]
 
 _NUM_NAMED = 3
-_SIGN_OF_LIFE_S = 60.0  # the others must not take process 0 for lost
+_SIGN_OF_LIFE_S = 60.0  # so that the other processes do not give process 0 up
 _COLUMNS = ("path", "num_bytes", "mtime_ns", "height", "width", "kind", "problem")
 
 
@@ -37,7 +37,7 @@ def check_image_files(
 
     Process 0 looks at the files, for all processes to see the same list. What it finds of their
     content is kept in the output folder, and a file of the same size and time is not looked at
-    again. A file that could not be opened is: it may have been the moment's fault.
+    again. A file that could not be opened is looked at again: the cause may have been passing.
 
     Args:
         config: on_bad_image says what is done about a bad file.
@@ -60,12 +60,7 @@ def check_image_files(
     problems = {path: _problem(found[path], formats) for path in paths}
     bad = [path for path in paths if problems[path]]
     if bad and config.on_bad_image == "stop":
-        named = "; ".join(f"{path}: {problems[path]}" for path in bad[:_NUM_NAMED])
-        raise UserError(
-            f"{len(bad)} bad image files ({named}{'; ...' if len(bad) > _NUM_NAMED else ''}); "
-            f"repair or remove them (sgt data check {config.data_dir} lists all), or leave them "
-            "out with --on-bad-image skip"
-        )
+        raise _bad_files(config, [f"{path}: {problems[path]}" for path in bad])
     for path in bad if processes.is_first else ():
         warnings.warn(f"left out: {path}: {problems[path]}", stacklevel=2)
     train, val = (_good(split, problems) for split in dataset.files)
@@ -73,6 +68,14 @@ def check_image_files(
         raise UserError(f"{dataset.name}: no image can be read in {'val' if train else 'train'}")
     dataset.keep_files(train, val)
     return {path: found[path] for path in paths if not problems[path]}
+
+
+def _bad_files(config: Config, found: Sequence[str]) -> UserError:
+    named = "; ".join(found[:_NUM_NAMED]) + ("; ..." if len(found) > _NUM_NAMED else "")
+    return UserError(
+        f"{len(found)} bad image files ({named}); repair or remove them (sgt data check "
+        f"{config.data_dir} lists all), or leave them out with --on-bad-image skip"
+    )
 
 
 def _problem(inspection: Inspection, formats: Collection[str]) -> str:
@@ -96,14 +99,14 @@ def _inspect(config: Config, processes: Processes, paths: Sequence[str]) -> list
     cache = _cache_path(config)
     known = _read_cache(cache)
     num_threads = len(os.sched_getaffinity(0))
-    said = time.monotonic()
+    last_sign = time.monotonic()
     for inspection in track(
         inspect_images(paths, num_threads, known), len(paths), "Checking images"
     ):
         found.append(inspection)
-        if time.monotonic() - said > _SIGN_OF_LIFE_S:
+        if time.monotonic() - last_sign > _SIGN_OF_LIFE_S:
             processes.from_first((False, []))
-            said = time.monotonic()
+            last_sign = time.monotonic()
     lasting = {path: entry for path, entry in zip(paths, found, strict=True) if entry.lasts}
     writes = not (config.validate or config.dry_run)
     if writes and known | lasting != known:

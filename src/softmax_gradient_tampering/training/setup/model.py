@@ -25,7 +25,7 @@ def create_configured_model(config: Config, image_size: tuple[int, int, int] | N
         image_size: (C, H, W) of the data set's images where all have one, else None.
 
     Raises:
-        UserError: there is no such model, or its weights are not to be had.
+        UserError: there is no such model, or its weights cannot be loaded.
     """
     assert config.model is not None
     settings: dict[str, Any] = {

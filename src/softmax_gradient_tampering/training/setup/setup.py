@@ -74,7 +74,7 @@ def set_up(config: Config, processes: Processes, dataset: Dataset | None = None)
         dataset: data of one's own, in place of what the configuration names.
 
     Raises:
-        UserError: the data, the model, or an option is not to be had.
+        UserError: the data, the model or an option is missing or wrong.
     """
     check_loss_kernel(config, processes.device)
     dataset = dataset or open_configured_dataset(config, processes)
@@ -105,7 +105,7 @@ def _create_trainer(
     size: tuple[int, int, int],
     processes: Processes,
 ) -> Trainer:
-    """The trainer of a model, which is on its device and takes images of a size (C, H, W)."""
+    """The trainer of a model that is on its device, for images of a size (C, H, W)."""
     dtype = resolve_dtype(config.amp or config.native_amp, config.amp_dtype, processes.device)
     if config.equivalent_to is not None:
         if dtype is torch.float16:

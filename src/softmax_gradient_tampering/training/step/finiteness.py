@@ -1,4 +1,4 @@
-"""Whether losses and gradients are finite, found on the device and read without waiting."""
+"""Whether losses and gradients are finite: computed on the device, read without waiting."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ class LateReader:
         self._unread: deque[tuple[Any, Tensor, Any]] = deque()
 
     def push(self, what: Any, flag: Tensor) -> None:
-        """Enter a value, and what it says something about."""
+        """Enter a value, and the object that it belongs to."""
         event = None
         if self._is_late:
             flag = flag.to("cpu", non_blocking=True)
@@ -50,7 +50,7 @@ class LateReader:
         self._unread.append((what, flag, event))
 
     def first_false(self, is_last: bool = False) -> Any | None:
-        """The first `what` whose value is false, of those that are due; of all at the last."""
+        """The first object whose value is false, of those that are due, or at the last of all."""
         while len(self._unread) > (0 if is_last else int(self._is_late)):
             what, flag, event = self._unread.popleft()
             if event is not None:

@@ -37,15 +37,15 @@ def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load a checkpoint's optimizer state, once it is known to fit; torch does not look.
+    """Load a checkpoint's optimizer state after checking that it fits; torch does not check.
 
     Raises:
         ValueError: it does not fit.
     """
     own = optimizer.state_dict()["param_groups"]
     if [len(group["params"]) for group in own] != [len(g["params"]) for g in saved["param_groups"]]:
-        raise ValueError("its parameter groups are others")
-    # What a group lacks, as of a torch that did not have it yet, is as the optimizer is made here.
+        raise ValueError("its parameter groups are not those of this model")
+    # A checkpoint of an older torch may lack a setting of a group: the new optimizer's is kept.
     groups = [{**group, **other} for group, other in zip(own, saved["param_groups"], strict=True)]
     for group, saved_group in zip(own, groups, strict=True):
         for name, value in group.items():

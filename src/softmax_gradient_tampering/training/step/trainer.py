@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.data.order import counter_hash, seed_torch
 from softmax_gradient_tampering.training.step.finiteness import gradients_are_finite
+from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.precision import Precision
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
@@ -89,8 +90,7 @@ class Trainer:
     def train_batch(
         self,
         batch: Batch,
-        epoch: int,
-        number: int,
+        position: Position,
         sizes: Sequence[int],
         wants_grad_range: bool = False,
     ) -> Outcome:
@@ -98,17 +98,17 @@ class Trainer:
 
         Args:
             batch: the batch.
-            epoch: from 0.
-            number: of the batch in the epoch, from 0. The first one of a resumed epoch begins an
+            position: of the run before the batch. The first batch of a resumed epoch begins an
                 optimizer step.
             sizes: of all batches of the epoch.
             wants_grad_range: whether to give the range of the logits' gradient.
         """
+        number = position.batch
         first = number - number % self.accumulation
         group = sizes[first : first + self.accumulation]
         is_update = number == first + len(group) - 1
         # Generators are set for every batch, so that a resumed run needs no state of them.
-        seed_torch(counter_hash(self.seed, epoch, number, self.rank), batch.images.device)
+        seed_torch(counter_hash(self.seed, position.epoch, number, self.rank), batch.images.device)
         share = sizes[number] / sum(group)
         loss, logits, grad_range = self._add_gradient(batch, share, is_update, wants_grad_range)
         is_finite = loss.isfinite()
