@@ -15,9 +15,20 @@ class UserError(Exception):
         is_local: whether one process of several met it, not all; that one prints it.
     """
 
+    exit_code = 2
+
     def __init__(self, message: str, is_local: bool = False) -> None:
         super().__init__(as_printable(message))
         self.is_local = is_local
+
+
+class MachineError(UserError):
+    """Ends the program with exit code 1 and its message: the machine, not the user, is at fault."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, is_local=True)
 
 
 def as_printable(text: str) -> str:

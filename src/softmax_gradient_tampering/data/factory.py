@@ -10,9 +10,9 @@ from softmax_gradient_tampering.data.folder.image_folder import open_folder
 from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
 from softmax_gradient_tampering.data.folder.loaders import (
     SampleEvaluationLoader,
-    Samples,
     SampleTrainLoader,
 )
+from softmax_gradient_tampering.data.folder.samples import Samples
 from softmax_gradient_tampering.data.folder.splits import opening
 from softmax_gradient_tampering.data.folder.timm_sets import open_timm_dataset
 from softmax_gradient_tampering.data.loader import Loader, TrainLoader
@@ -147,17 +147,11 @@ class SampleDataset:
                 separate=options.aug_splits > 0,
             )
         transforms = transforms if isinstance(transforms, tuple) else (transforms,)
+        were_checked = self.num_bad is not None
         samples = Samples(
-            self.train,
-            transforms,
-            self.mode,
-            options.seed,
-            options.aug_splits,
-            were_checked=self.num_bad is not None,
+            self.train, transforms, self.mode, options.seed, options.aug_splits, were_checked
         )
-        plan = options.plan(self.num_train, drop_last=True)
-        model_input = options.model_input(is_training=True)
-        return SampleTrainLoader(samples, plan, model_input, options.num_workers, options.process)
+        return SampleTrainLoader(samples, options)
 
     def evaluation_loader(self, options: DataOptions) -> Loader:
         transform: Callable[[Any], Any] = create_transform(
@@ -169,14 +163,8 @@ class SampleDataset:
             use_prefetcher=True,
         )
         were_checked = self.num_bad is not None
-        return SampleEvaluationLoader(
-            Samples(self.val, (transform,), self.mode, seed=None, were_checked=were_checked),
-            options.eval_batch_size,
-            options.model_input(is_training=False),
-            options.num_workers,
-            options.num_processes,
-            options.process,
-        )
+        samples = Samples(self.val, (transform,), self.mode, seed=None, were_checked=were_checked)
+        return SampleEvaluationLoader(samples, options)
 
 
 def open_dataset(

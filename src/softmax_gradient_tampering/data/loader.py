@@ -1,9 +1,17 @@
 """The one face of all loaders."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
+
+# What a loader calls about every second while a batch is awaited: with the seconds so far, and
+# with what describes the wait. It may raise, to end the wait.
+WhileWaiting = Callable[[float, Callable[[], str]], None]
+
+
+def wait_on(_seconds: float, _describe: Callable[[], str]) -> None:
+    """Wait for a batch in silence and without end."""
 
 
 class Batch(NamedTuple):
@@ -35,6 +43,10 @@ class Loader(Protocol):
     def __len__(self) -> int:
         """Batches of an epoch."""
         ...
+
+    def close(self) -> None:
+        """End the worker processes of the loader, where it has any."""
+        return
 
 
 class TrainLoader(Loader, Protocol):

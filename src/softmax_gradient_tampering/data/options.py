@@ -7,6 +7,7 @@ import torch
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 
+from softmax_gradient_tampering.data.loader import WhileWaiting, wait_on
 from softmax_gradient_tampering.data.model_input import ModelInput
 from softmax_gradient_tampering.data.order import BatchPlan
 
@@ -41,6 +42,7 @@ class DataOptions:
     resplit: bool = False
     mixup: Mixup | None = None
     mixup_off_epoch: int = 0
+    while_waiting: WhileWaiting = wait_on
 
     def plan(self, num_samples: int, drop_last: bool) -> BatchPlan:
         """The batches of an epoch; mixing needs pairs."""

@@ -1,6 +1,7 @@
 """A whole run, told in one screen: plan, validate, or train from a run folder to its result."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from softmax_gradient_tampering.training.processes.preemption import (
     StopRequest,
     leave_on_signals,
 )
+from softmax_gradient_tampering.training.processes.waiting import BatchWait
 from softmax_gradient_tampering.training.records.run_files import Row
 from softmax_gradient_tampering.training.resume.restoration import go_on_from
 from softmax_gradient_tampering.training.resume.run_folder import newest_checkpoint, open_run_folder
@@ -29,6 +31,8 @@ from softmax_gradient_tampering.training.session import Session
 from softmax_gradient_tampering.training.setup.setup import Setup, set_up
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.supervision import NotFinite
+
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -65,19 +69,22 @@ def run(
         UserError: something that the user can mend; what is on disk is whole.
     """
     check_config(config)
-    processes = start_processes(config.device)
-    try:
+    request = StopRequest()
+    with ExitStack() as closing:
+        processes = start_processes(config.device)
+        closing.callback(processes.close)
+        is_simple = processes.number == 1 and config.grad_accum_steps == 1
+        wait = BatchWait(request, patience_s=0.0 if is_simple else _PATIENCE_S)
         with leave_on_signals():
-            setup = set_up(config, processes)
+            setup = set_up(config, processes, while_waiting=wait)
+        closing.callback(setup.data.close)
         is_silent = is_silent or not processes.is_first
         progress = Progress(is_silent, setup.schedule.num_epochs, config.per_line)
         if config.dry_run:
             return _plan(setup, progress)
         if config.validate:
             return _validate(setup, progress)
-        return _train(setup, progress, after_batch)
-    finally:
-        processes.close()
+        return _train(setup, progress, request, after_batch)
 
 
 def _plan(setup: Setup, progress: Progress) -> Result:
@@ -111,8 +118,9 @@ def _validate(setup: Setup, progress: Progress) -> Result:
     return Result("validated", measurements=evaluation.measurements)
 
 
-def _train(setup: Setup, progress: Progress, after_batch: Callable[[], None]) -> Result:
-    request = StopRequest()
+def _train(
+    setup: Setup, progress: Progress, request: StopRequest, after_batch: Callable[[], None]
+) -> Result:
     default_name = f"{setup.config.model}-{setup.data.image_size}"
     opening = open_run_folder(setup.config, setup.processes, default_name)
     with request.listen(), opening as run_folder:

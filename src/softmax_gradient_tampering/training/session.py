@@ -210,25 +210,30 @@ class Session:
     def save_interrupted(self, signal: Interrupted) -> None:
         """Write a recovery checkpoint, unless the epoch's end has just written one."""
         position = self.state.position
-        if position.batch:
-            self.save_recovery()
+        kept = ""
+        if signal.is_agreed or self._is_alone_between_steps:
+            if position.batch:
+                self.save_recovery()
+        else:
+            kept = "; a batch did not come, and nothing after the last checkpoint is kept"
         self.progress.stop()
         self.progress.say(
-            f"Stopped by {signal} in epoch {position.epoch + 1}, after {position.step} steps; go "
-            f"on with --resume auto --experiment {self.folder.name}"
+            f"Stopped by {signal} in epoch {position.epoch + 1}, after {position.step} steps{kept}"
+            f"; go on with --resume auto --experiment {self.folder.name}"
         )
 
     def save_before_error(self) -> None:
-        """Keep what was trained since the last checkpoint.
-
-        This needs a moment between two optimizer steps, and a run of one process: several would
-        have to agree.
-        """
-        batch, num_batches = self.state.position.batch, len(self.setup.data.train_loader)
-        is_between = batch == num_batches or batch % self.setup.trainer.accumulation == 0
-        if batch and is_between and self.setup.processes.number == 1:
+        """Keep what was trained since the last checkpoint, where one process can do it."""
+        if self.state.position.batch and self._is_alone_between_steps:
             with suppress(UserError):  # the cause of the error may prevent this too
                 self.save_recovery()
+
+    @property
+    def _is_alone_between_steps(self) -> bool:
+        """Whether a checkpoint may be written without an agreement of several processes."""
+        batch, num_batches = self.state.position.batch, len(self.setup.data.train_loader)
+        is_between = batch == num_batches or batch % self.setup.trainer.accumulation == 0
+        return is_between and self.setup.processes.number == 1
 
     def close(self) -> None:
         """End the progress and close the sinks."""

@@ -84,7 +84,7 @@ def require_dali(device: torch.device, on_gpu: bool) -> None:
         )
 
 
-class DaliTrainLoader:
+class DaliTrainLoader(TrainLoader):
     """Training batches; see `Loader`. The augmentation is f(seed, epoch, index)."""
 
     def __init__(
@@ -148,7 +148,7 @@ class DaliTrainLoader:
         }
 
 
-class DaliEvaluationLoader:
+class DaliEvaluationLoader(Loader):
     """Evaluation batches of this process's shard, in order; see `Loader`."""
 
     def __init__(self, files: CheckedFiles, options: DataOptions, on_gpu: bool) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softmax_gradient_tampering.data.loader import Batch
+from softmax_gradient_tampering.data.loader import Batch, Loader, TrainLoader
 from softmax_gradient_tampering.data.model_input import ModelInput
 from softmax_gradient_tampering.data.order import (
     BatchPlan,
@@ -33,7 +33,7 @@ class Augmentation(NamedTuple):
     vflip: float = 0.0
 
 
-class MemoryTrainLoader:
+class MemoryTrainLoader(TrainLoader):
     """Training batches; see `Loader`. The augmentation is f(seed, epoch, index)."""
 
     def __init__(
@@ -85,7 +85,7 @@ class MemoryTrainLoader:
         return self._padded[crop].permute(0, 3, 1, 2)  # the slice is last: (n, H, W, C)
 
 
-class MemoryEvaluationLoader:
+class MemoryEvaluationLoader(Loader):
     """Evaluation batches of this process's shard, in order; see `Loader`."""
 
     def __init__(

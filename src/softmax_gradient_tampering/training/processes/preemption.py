@@ -10,10 +10,15 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Interrupted(Exception):  # noqa: N818 - to be asked to stop is no error
-    """A run was asked to stop, by a signal to any of its processes."""
+    """A run was asked to stop, by a signal to any of its processes.
 
-    def __init__(self, number: int) -> None:
+    Attributes:
+        is_agreed: whether all processes stop here, between two optimizer steps.
+    """
+
+    def __init__(self, number: int, is_agreed: bool = True) -> None:
         super().__init__(signal.Signals(number).name)
+        self.is_agreed = is_agreed
         self.exit_code = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
 

@@ -11,7 +11,7 @@ from softmax_gradient_tampering.data.dali.loaders import DaliDataset, require_da
 from softmax_gradient_tampering.data.dali.pipeline import DALI_FORMATS
 from softmax_gradient_tampering.data.factory import Dataset, SampleDataset, open_dataset
 from softmax_gradient_tampering.data.holdout import hold_out
-from softmax_gradient_tampering.data.loader import Loader, TrainLoader
+from softmax_gradient_tampering.data.loader import Loader, TrainLoader, WhileWaiting, wait_on
 from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.models import PUBLISHED_MODELS
@@ -34,6 +34,11 @@ class Data:
     train_loader: TrainLoader
     eval_loader: Loader
     image_size: int
+
+    def close(self) -> None:
+        """End the loaders' worker processes."""
+        self.train_loader.close()
+        self.eval_loader.close()
 
 
 def open_configured_dataset(config: Config, processes: Processes) -> Dataset:
@@ -69,7 +74,11 @@ def open_configured_dataset(config: Config, processes: Processes) -> Dataset:
 
 
 def create_data_options(
-    config: Config, dataset: Dataset, model: nn.Module, processes: Processes
+    config: Config,
+    dataset: Dataset,
+    model: nn.Module,
+    processes: Processes,
+    while_waiting: WhileWaiting = wait_on,
 ) -> DataOptions:
     """Sizes, normalisation and augmentation; what is not given follows from data and model.
 
@@ -103,6 +112,7 @@ def create_data_options(
         resplit=config.resplit,
         mixup=_mixup(config),
         mixup_off_epoch=config.mixup_off_epoch,
+        while_waiting=while_waiting,
         **{name: resolved[name] for name in ("input_size", "mean", "std", "interpolation")},
         crop_pct=resolved["crop_pct"],
     )

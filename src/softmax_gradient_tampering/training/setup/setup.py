@@ -8,6 +8,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from softmax_gradient_tampering.data.factory import Dataset
+from softmax_gradient_tampering.data.loader import WhileWaiting, wait_on
 from softmax_gradient_tampering.data.order import counter_hash
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.training.checkpoint.state import Circumstances
@@ -65,13 +66,19 @@ class Setup:
         return self.circumstances.config
 
 
-def set_up(config: Config, processes: Processes, dataset: Dataset | None = None) -> Setup:
+def set_up(
+    config: Config,
+    processes: Processes,
+    dataset: Dataset | None = None,
+    while_waiting: WhileWaiting = wait_on,
+) -> Setup:
     """Make the objects of a run.
 
     Args:
         config: the configuration.
         processes: the run's processes.
         dataset: data of one's own, in place of what the configuration names.
+        while_waiting: called about every second while a batch is awaited.
 
     Raises:
         UserError: the data, the model or an option is missing or wrong.
@@ -83,7 +90,7 @@ def set_up(config: Config, processes: Processes, dataset: Dataset | None = None)
     config = resolve(config, dataset)
     torch.manual_seed(counter_hash(config.seed))
     model = create_configured_model(config, dataset.image_size).to(processes.device)
-    options = create_data_options(config, dataset, model, processes)
+    options = create_data_options(config, dataset, model, processes, while_waiting)
     check_fit(config.model, model, options.input_size)
     data = create_loaders(dataset, options)
     if config.save_predictions:
