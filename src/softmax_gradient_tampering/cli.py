@@ -52,7 +52,7 @@ def help_text() -> str:
 def run_command(
     name: str, command: Main, argv: Sequence[str], extras: Sequence[str] = ("train",)
 ) -> int:
-    """Run a command, turning a user's mistake into one line and exit code 2.
+    """Run a command, turning what ends it into one line and an exit code.
 
     Args:
         name: what the user has called, for messages.
@@ -70,7 +70,7 @@ def run_command(
         return command(argv) or 0
     except UserError as error:
         _print_error(f"{name}: error: {error}", is_local=error.is_local)
-        return 2
+        return error.exit_code
     except ModuleNotFoundError as error:
         missing = describe_missing(error, extras)
         if missing is None:

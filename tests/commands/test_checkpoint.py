@@ -10,13 +10,9 @@ import yaml
 from softmax_gradient_tampering.cli import main
 from tests.training.runs import train
 
-<<<<<<<< HEAD:tests/commands/test_checkpoint.py
 GOLDEN = (
     Path(__file__).parents[1] / "training" / "golden" / "published-format-resnet18-c10.pth.tar.gz"
 )
-========
-GOLDEN = Path(__file__).parents[1] / "golden" / "published-format-resnet18-c10.pth.tar.gz"
->>>>>>>> a7e3e48 (The way of a run is one loop; a checkpoint is opened once and handed on; Setup comes apart):tests/training/checkpoint/test_description.py
 
 
 def test_one_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

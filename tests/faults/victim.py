@@ -1,8 +1,8 @@
 """train.py, with a signal to itself at a chosen moment: python -m tests.faults.victim MOMENT ...
 
-Arguments: the moment's name, how many times it is passed unharmed, the signal's number, the rank
-that is hit (of several processes), then train.py's own. A process that torchrun has started in
-the place of another is not hit again.
+Arguments: the moment's name, how many times it is passed unharmed, the signal's number (negative:
+to the oldest loader worker), the rank that is hit (of several processes), then train.py's own. A
+process that torchrun has started in the place of another is not hit again.
 """
 
 import os
@@ -20,6 +20,7 @@ from softmax_gradient_tampering.training.measure import evaluation
 from softmax_gradient_tampering.training.records import run_files as records
 from softmax_gradient_tampering.training.setup import setup
 from softmax_gradient_tampering.training.step.trainer import Trainer
+from tests.faults.processes import children
 
 # A function that is called at the moment, and what its first argument's text holds.
 MOMENTS: dict[str, tuple[Any, str, str]] = {
@@ -47,7 +48,8 @@ def arm(moment: str, passes: int, number: int) -> None:
         nonlocal calls
         if part in str(args[0]):
             if calls == passes:
-                os.kill(os.getpid(), number)
+                target = os.getpid() if number > 0 else children(os.getpid())[0]
+                os.kill(target, abs(number))
             calls += 1
         return original(*args, **kwargs)
 

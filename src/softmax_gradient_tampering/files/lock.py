@@ -36,9 +36,35 @@ class FolderLock:
             self._made = [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._take()
+            self._status = folder.stat()
         except OSError as error:
             self._remove_folders()
             raise UserError(f"--output {folder}: cannot be made ({error})") from error
+
+    def check(self) -> None:
+        """Check that the folder at its path is still the one that was locked.
+
+        Raises:
+            UserError: it was moved, removed or replaced, or another program has locked it.
+        """
+        folder = self._path.parent
+        try:
+            is_same = os.path.samestat(self._status, folder.stat())
+            is_ours = not self._path.exists() or _is_at(self._descriptor, self._path)
+        except OSError:
+            is_same = is_ours = False
+        if not is_same:
+            raise UserError(
+                f"{folder}: no longer the folder in which the run began: it was moved, removed or "
+                "replaced; nothing more is written. If it was moved, --resume auto goes on there",
+                is_local=True,
+            )
+        if not is_ours:
+            raise UserError(
+                f"{folder}: its lock was removed, and another program has locked it since; "
+                "nothing more is written by this one",
+                is_local=True,
+            )
 
     def release(self) -> None:
         """Release the lock and remove its file, and the folders made for it if they are empty.

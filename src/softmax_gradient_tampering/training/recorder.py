@@ -1,10 +1,11 @@
 """What process 0 writes of a run, from its first moment to its last."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFolder
@@ -12,6 +13,7 @@ from softmax_gradient_tampering.training.checkpoint.state import Circumstances, 
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED
 from softmax_gradient_tampering.training.measure.filter_norms import FilterHistory, filter_norms
+from softmax_gradient_tampering.training.measure.predictions import write_predictions
 from softmax_gradient_tampering.training.records import run_files
 from softmax_gradient_tampering.training.records.sinks import Sink, open_sinks
 from softmax_gradient_tampering.training.step.position import Position
@@ -25,13 +27,21 @@ class Recorder:
         circumstances: of the run.
         device_name: what computes, for a person.
         state: of the run, where it starts or goes on.
+        check_folder: called before anything is written; raises UserError if the folder is no
+            longer the one in which the run began.
     """
 
     def __init__(
-        self, folder: Path, circumstances: Circumstances, device_name: str, state: RunState
+        self,
+        folder: Path,
+        circumstances: Circumstances,
+        device_name: str,
+        state: RunState,
+        check_folder: Callable[[], None],
     ) -> None:
         config = circumstances.config
         self._folder = folder
+        self._check_folder = check_folder
         self._args = to_mapping(config, leave_out=NOT_RECORDED)
         self._checkpoints = CheckpointFolder(folder, config.checkpoint_hist)
         self._filter_history: FilterHistory | None = None
@@ -48,6 +58,7 @@ class Recorder:
 
     def end_epoch(self, state: RunState, checkpoint: dict[str, Any], model: nn.Module) -> None:
         """Write the row and the checkpoints of an epoch; evaluated, the checkpoint has a metric."""
+        self._check_folder()
         epoch = state.position.epoch
         if self._filter_history is not None:
             self._filter_history.add(epoch, filter_norms(model))
@@ -58,10 +69,19 @@ class Recorder:
 
     def save_recovery(self, checkpoint: dict[str, Any], position: Position) -> None:
         """Write a checkpoint between two optimizer steps."""
+        self._check_folder()
         self._checkpoints.save_recovery(checkpoint, position)
 
-    def finish(self, state: RunState, measurements: Mapping[str, Mapping[str, float]]) -> None:
-        """Write result.json, whose presence means that the run is finished."""
+    def finish(
+        self,
+        state: RunState,
+        measurements: Mapping[str, Mapping[str, float]],
+        predictions: tuple[NDArray[Any], NDArray[Any]] | None,
+    ) -> None:
+        """Write predictions.npz, then result.json, which means that the run is finished."""
+        self._check_folder()
+        if predictions is not None:
+            write_predictions(self._folder, *predictions)
         best_epoch, best_metric = state.best[0] if state.best else (None, None)
         result = {
             "status": "finished",

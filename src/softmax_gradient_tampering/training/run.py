@@ -18,6 +18,10 @@ from softmax_gradient_tampering.training.console import lines as console
 from softmax_gradient_tampering.training.console.progress import Progress
 from softmax_gradient_tampering.training.measure.evaluator import Evaluator
 from softmax_gradient_tampering.training.processes.distributed import start_processes
+from softmax_gradient_tampering.training.processes.memory import (
+    is_out_of_memory,
+    memory_as_one_line,
+)
 from softmax_gradient_tampering.training.processes.preemption import (
     Interrupted,
     StopRequest,
@@ -73,6 +77,7 @@ def run(
     with ExitStack() as closing:
         processes = start_processes(config.device)
         closing.callback(processes.close)
+        closing.enter_context(memory_as_one_line(config.batch_size, processes.device))
         is_simple = processes.number == 1 and config.grad_accum_steps == 1
         wait = BatchWait(request, patience_s=0.0 if is_simple else _PATIENCE_S)
         with leave_on_signals():
@@ -134,7 +139,7 @@ def _train(
         else:
             state = go_on_from(checkpoint, setup, folder, progress.say)
             del checkpoint  # as large as the model and its optimizer
-        session = Session(setup, state, folder, progress, request)
+        session = Session(setup, state, run_folder, progress, request)
         try:
             for line in _head_lines(setup):
                 progress.say(line)
@@ -146,8 +151,11 @@ def _train(
             return Result("interrupted", folder, state.rows, exit_code=signal.exit_code)
         except NotFinite:
             raise
-        except UserError:  # a file that cannot be read, say
-            session.save_before_error()
+        except Exception as error:
+            # Out of memory in a step, the step is half done; in an evaluation nothing is.
+            is_whole = is_out_of_memory(error) and session.is_at_end_of_epoch
+            if is_whole or isinstance(error, UserError):  # a file that cannot be read, say
+                session.save_before_error()
             raise
         finally:
             session.close()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
@@ -11,10 +10,11 @@ from softmax_gradient_tampering.training.console.batch_log import BatchLog
 from softmax_gradient_tampering.training.console.lines import measurement_lines
 from softmax_gradient_tampering.training.console.progress import Progress
 from softmax_gradient_tampering.training.measure.evaluator import Evaluator
-from softmax_gradient_tampering.training.measure.predictions import predict, write_predictions
+from softmax_gradient_tampering.training.measure.predictions import predict
 from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
 from softmax_gradient_tampering.training.recorder import Recorder
 from softmax_gradient_tampering.training.records.run_files import COLUMNS, Row
+from softmax_gradient_tampering.training.resume.run_folder import RunFolder
 from softmax_gradient_tampering.training.setup.setup import Setup
 from softmax_gradient_tampering.training.step.tally import Tally
 from softmax_gradient_tampering.training.supervision import Supervisor
@@ -26,7 +26,7 @@ class Session:
     Args:
         setup: the objects of the run.
         state: where it starts or goes on.
-        folder: the run folder.
+        run_folder: the run folder.
         progress: prints on the first process.
         request: the signal that asks this process to stop.
 
@@ -38,14 +38,14 @@ class Session:
         self,
         setup: Setup,
         state: RunState,
-        folder: Path,
+        run_folder: RunFolder,
         progress: Progress,
         request: StopRequest,
     ) -> None:
         self.setup = setup
         self.schedule = setup.schedule
         self.state = state
-        self.folder = folder
+        folder = self.folder = run_folder.path
         self.progress = progress
         self.measurements: dict[str, dict[str, float]] = {}
         config, processes, trainer = setup.config, setup.processes, setup.trainer
@@ -68,8 +68,10 @@ class Session:
             self.supervisor.meet,
         )
         self.recorder: Recorder | None = None
-        if processes.is_first:
-            self.recorder = Recorder(folder, setup.circumstances, processes.device_name, state)
+        if run_folder.lock is not None:
+            self.recorder = Recorder(
+                folder, setup.circumstances, processes.device_name, state, run_folder.lock.check
+            )
 
     def train(self, after_batch: Callable[[], None]) -> str:
         """Train to the last epoch's end ("finished"), or to --max-steps ("stopped").
@@ -176,14 +178,12 @@ class Session:
         if not self.measurements:  # resumed after its last epoch
             found = self.evaluator.evaluate(trainer.model, is_measured=True)
             self.measurements = found.measurements
+        arrays = None
         if config.save_predictions:
-            arrays = predict(
-                trainer.model, self.setup.data.eval_loader, processes, trainer.precision
-            )
-            if processes.is_first:
-                write_predictions(self.folder, *arrays)
+            loader = self.setup.data.eval_loader
+            arrays = predict(trainer.model, loader, processes, trainer.precision)
         if self.recorder is not None:
-            self.recorder.finish(self.state, self.measurements)
+            self.recorder.finish(self.state, self.measurements, arrays)
         self.progress.stop()
         if config.final_validate:
             self.progress.say("\n".join(measurement_lines(self.measurements)))
@@ -231,9 +231,13 @@ class Session:
     @property
     def _is_alone_between_steps(self) -> bool:
         """Whether a checkpoint may be written without an agreement of several processes."""
-        batch, num_batches = self.state.position.batch, len(self.setup.data.train_loader)
-        is_between = batch == num_batches or batch % self.setup.trainer.accumulation == 0
-        return is_between and self.setup.processes.number == 1
+        is_update = self.state.position.batch % self.setup.trainer.accumulation == 0
+        return (is_update or self.is_at_end_of_epoch) and self.setup.processes.number == 1
+
+    @property
+    def is_at_end_of_epoch(self) -> bool:
+        """Whether the epoch is trained, and not yet recorded."""
+        return self.state.position.batch == len(self.setup.data.train_loader)
 
     def close(self) -> None:
         """End the progress and close the sinks."""

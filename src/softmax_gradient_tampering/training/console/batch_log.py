@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from softmax_gradient_tampering.errors import as_user_error
 from softmax_gradient_tampering.loss import logit_statistics
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.console.progress import Progress
@@ -100,4 +101,5 @@ def _save_images(path: Path, images: torch.Tensor) -> None:
     """Save a batch's images as the model sees them, scaled to be visible."""
     from torchvision.utils import save_image
 
-    save_image(images, path, padding=0, normalize=True)
+    with as_user_error(f"--save-images: {path} cannot be written"):
+        save_image(images, path, padding=0, normalize=True)

@@ -2,11 +2,11 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
 
 class Interrupted(Exception):  # noqa: N818 - to be asked to stop is no error
@@ -23,6 +23,24 @@ class Interrupted(Exception):  # noqa: N818 - to be asked to stop is no error
 
 
 @contextmanager
+def _handled(
+    numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Handle signals while the context lasts; SIGHUP is left alone where nohup ignores it."""
+    has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    before = {
+        number: signal.signal(number, handler)
+        for number in numbers
+        if not (has_nohup and number == signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, original in before.items():
+            signal.signal(number, original)
+
+
+@contextmanager
 def leave_on_signals() -> Iterator[None]:
     """End the program at once on a signal, with the same exit code as during training.
 
@@ -35,13 +53,8 @@ def leave_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
+    with _handled(_SIGNALS[:-1], leave):  # Ctrl-C is Python's KeyboardInterrupt
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class StopRequest:
@@ -56,12 +69,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield  # Python handles signals in the main thread alone
             return
-        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
-        try:
+        with _handled(_SIGNALS, self._note):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.signal and number == signal.SIGINT:

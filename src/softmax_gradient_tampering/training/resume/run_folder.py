@@ -36,12 +36,14 @@ class RunFolder:
         checkpoint: to go on from, opened; or None to start afresh.
         is_finished: whether the run in it is finished, and nothing is to be done.
         rows: of a finished run's summary.csv.
+        lock: of the folder, in process 0 while the run is open; else None.
     """
 
     path: Path
     checkpoint: Checkpoint | None = None
     is_finished: bool = False
     rows: list[Row] = field(default_factory=list)
+    lock: FolderLock | None = None
 
     def take_checkpoint(self) -> Checkpoint | None:
         """The checkpoint, which is then no longer held: it may be large."""
@@ -80,6 +82,7 @@ def open_run_folder(config: Config, processes: Processes, default_name: str) -> 
         if isinstance(told, str):
             raise UserError(told)
         run_folder, path = told
+        run_folder.lock = lock
         if path is not None:
             run_folder.checkpoint = opened or Checkpoint(path, load_checkpoint(path))
         opened = None
