@@ -7,6 +7,7 @@ import os
 import sys
 
 from softmax_gradient_tampering.terminal.interruption import EXIT_CODE, end_on_interrupted_import
+from softmax_gradient_tampering.terminal.streams import open_missing_streams
 
 TYPE_CHECKING = False
 
@@ -50,6 +51,7 @@ def _run(run: "Callable[[], int]") -> "NoReturn":
     group is closed, and what was registered to run at the end runs.
     """
     end_on_interrupted_import()
+    open_missing_streams()
     try:
         code = run()
     except KeyboardInterrupt:  # before or after a command, which itself has a word to say

@@ -6,15 +6,14 @@
 import importlib.util
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.faults.victim import MOMENTS
-from tests.training.runs import assert_same_run, environment, program, train
+from tests.faults.victim import MOMENTS, victim
+from tests.training.children import run_children
+from tests.training.runs import assert_same_run, program, train
 
 KILL, TERM, INT, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 EXIT_CODES = {KILL: -KILL, TERM: 143, USR1: 143, INT: 130}
@@ -43,12 +42,8 @@ def photos(tmp_path: Path, make_images: Callable[..., Path]) -> None:
 
 def hit(moment: str, passes: int, number: int, *words: object, processes: int = 1) -> int:
     """Train with a signal at a moment; returns the exit code."""
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    rank = processes - 1
-    command += ["-m", "tests.faults.victim", moment, *map(str, (passes, int(number), rank, *words))]
-    return subprocess.run(command, env=environment(), capture_output=True, timeout=300).returncode
+    arguments = (moment, passes, int(number), processes - 1, *words)
+    return run_children(victim, [str(word) for word in arguments], processes).returncode
 
 
 def check(variant: str, kills: list[tuple[str, int, int]]) -> None:
@@ -58,7 +53,7 @@ def check(variant: str, kills: list[tuple[str, int, int]]) -> None:
     mine = (*words, "--experiment", "broken", "--resume", "auto")
     for moment, passes, number in kills:
         assert hit(moment, passes, number, *mine) == EXIT_CODES[number], moment
-    assert program(*mine).returncode == 0
+    assert train(*mine).status == "finished"
     assert_same_run(Path("out/broken"), Path("out/whole"))
 
 

@@ -1,6 +1,7 @@
 """Signals: how soon a run ends, with what, and what it says."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,13 +13,17 @@ import pytest
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
 from tests.faults.test_kills import hit
-from tests.training.runs import TRAIN_PY, environment, train
+from tests.training.runs import TRAIN_PY, assert_same_run, environment, train
 
 WORDS = ("--epochs", 2000, "--output", "out", "--experiment", "run")
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)]
+    ("number", "code"),
+    [
+        *((signal.SIGTERM, 143), (signal.SIGUSR1, 143)),
+        *((signal.SIGINT, 130), (signal.SIGHUP, 143)),
+    ],
 )
 def test_the_step_is_finished_and_one_recovery_checkpoint_written(number: int, code: int) -> None:
     assert hit("update", 7, number, *WORDS) == code
@@ -70,6 +75,24 @@ def test_a_file_that_cannot_be_read_costs_no_more_than_the_batch(
     assert resumed.status == "finished"
     expected = train(*words[:-1], "whole")
     assert resumed.rows[0]["train_loss"] == expected.rows[0]["train_loss"]
+
+
+def test_a_run_under_nohup_outlives_the_terminal() -> None:
+    words = map(str, ("update", 7, int(signal.SIGHUP), 0, *WORDS, "--epochs", 2))
+    command = ["nohup", sys.executable, "-m", "tests.faults.victim", *words]
+    done = subprocess.run(command, env=environment(), capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert Path("out/run/result.json").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
+def test_streams_that_are_closed_at_the_start_do_not_end_a_run(closed: str) -> None:
+    words = f"--epochs 2 --output out --experiment run --log-interval 1 {closed}"
+    command = f"exec {shlex.join([sys.executable, str(TRAIN_PY)])} {words}"
+    assert subprocess.run(command, shell=True, env=environment(), timeout=300).returncode == 0
+    assert load_checkpoint(Path("out/run/last.pth.tar"))["epoch"] == 2
+    train("--epochs", 2, "--output", "out", "--experiment", "whole", "--log-interval", 1)
+    assert_same_run(Path("out/run"), Path("out/whole"))
 
 
 def test_output_that_nobody_takes_does_not_end_a_run() -> None:

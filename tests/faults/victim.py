@@ -8,9 +8,9 @@ process that torchrun has started in the place of another is not hit again.
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from softmax_gradient_tampering.cli import run_command
 from softmax_gradient_tampering.commands.train import main
@@ -56,10 +56,15 @@ def arm(moment: str, passes: int, number: int) -> None:
     setattr(module, name, hit)
 
 
-if __name__ == "__main__":
-    moment, passes, number, rank, *words = sys.argv[1:]
+def victim(arguments: Sequence[str]) -> NoReturn:
+    """Run train.py with a signal to itself."""
+    moment, passes, number, rank, *words = arguments
     is_hit = os.environ.get("RANK", "0") == rank
     if is_hit and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         arm(moment, int(passes), int(number))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's child may lack
     sys.exit(run_command("train.py", partial(main, program="train.py"), words))
+
+
+if __name__ == "__main__":
+    victim(sys.argv[1:])

@@ -13,6 +13,7 @@ from softmax_gradient_tampering.training.checkpoint.content import OUR_KEY, load
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from softmax_gradient_tampering.training.records.run_files import Row, read_summary
 from softmax_gradient_tampering.training.run import Result, run
+from tests.training.children import run_children, train_py
 
 ROOT = Path(__file__).parents[2]
 TRAIN_PY = ROOT / "train.py"
@@ -24,8 +25,15 @@ def train(*words: str | int | float | Path, is_silent: bool = True) -> Result:
 
 
 def program(
+    *words: str | int | float | Path, processes: int = 1
+) -> "subprocess.CompletedProcess[str]":
+    """Run train.py in a child process, or in several that know of each other."""
+    return run_children(train_py, [str(word) for word in words], processes)
+
+
+def user_program(
     *words: str | int | float | Path, processes: int = 0
-) -> subprocess.CompletedProcess[str]:
+) -> "subprocess.CompletedProcess[str]":
     """Run train.py as a user would; under torchrun for a number of processes."""
     command = [sys.executable]
     if processes:

@@ -11,7 +11,7 @@ import pytest
 
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.training.records.run_files import COLUMNS, read_summary
-from tests.training.runs import program, train
+from tests.training.runs import train, user_program
 
 # The published README's recipe, but for paths, image size, batch size, epochs and --dali.
 RECIPE = (
@@ -34,7 +34,7 @@ def photos(tmp_path: Path, make_images: Callable[..., Path]) -> Path:
 @pytest.mark.parametrize("processes", [0, 2])
 def test_the_published_recipe_runs(photos: Path, processes: int) -> None:
     batch = ("--batch-size", 2) if processes else ()
-    done = program("--data_dir", photos, *RECIPE, *batch, processes=processes)
+    done = user_program("--data_dir", photos, *RECIPE, *batch, processes=processes)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "Gradient tampering is active at softmax: 0.25" in lines
@@ -138,6 +138,8 @@ MISTAKES = {
     "--data_dir single": "one class only",
     "--model resnt18": "no such model; did you mean",
     "--epochs 0": "--epochs 0: must be above 0",
+    "--seed 18446744073709551616": "--seed 18446744073709551616: .* of at most 64 bits",
+    "--seed -1": "--seed -1: must be at least 0",
     "--smoothing 2": r"--smoothing 2\.0: must be from 0 to 1",
     "--resume auto": "--resume auto needs --experiment",
     "--resume nowhere.pth.tar": r"nowhere\.pth\.tar: no such file",

@@ -44,6 +44,7 @@ class Recorder:
         self._check_folder = check_folder
         self._args = to_mapping(config, leave_out=NOT_RECORDED)
         self._checkpoints = CheckpointFolder(folder, config.checkpoint_hist)
+        self._checkpoints.check()
         self._filter_history: FilterHistory | None = None
         self._sinks: list[Sink] = []
         (folder / "result.json").unlink(missing_ok=True)

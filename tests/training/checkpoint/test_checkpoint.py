@@ -175,7 +175,7 @@ def refuse_reading(path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
     original = os.open
 
     def fail(opened: Any, *args: Any, **kwargs: Any) -> int:
-        if opened == path:
+        if os.fspath(opened) == str(path):
             raise error
         return original(opened, *args, **kwargs)
 
@@ -218,6 +218,29 @@ def test_the_best_is_the_last_to_be_tried(tmp_path: Path) -> None:
     assert tried == [5, 4, 3, 2, 1]
     assert CheckpointFolder(tmp_path).newest() is None
     assert all(path.exists() for path in paths.values())
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_does_not_hide_the_checkpoint_before(
+    tmp_path: Path, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_numbered(tmp_path, "previous")
+    make(tmp_path / "last.pth.tar")
+    newest = CheckpointFolder(tmp_path).newest()
+    assert newest is not None
+    assert newest.path.name == "previous.pth.tar"
+    assert "passed over: " in capsys.readouterr().out
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_stops_a_run_at_its_start() -> None:
+    words = ("--epochs", 1, "--output", "out", "--experiment", "a")
+    Path("out/a/last.pth.tar").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"last\.pth\.tar: a folder, .*move it away"):
+        train(*words, "--resume", "auto")
+    Path("out/a/last.pth.tar").rmdir()
+    os.mkfifo("out/a/last.pth.tar")
+    assert train(*words, "--resume", "auto").status == "finished"
+    assert load_checkpoint(Path("out/a/last.pth.tar"))["epoch"] == 1
 
 
 def test_files_of_the_users_own_stay(tmp_path: Path) -> None:

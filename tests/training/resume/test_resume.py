@@ -157,12 +157,13 @@ def test_a_begun_epoch_goes_on_with_the_settings_that_chose_its_batches(
         train(*DIGITS, "--experiment", "a", "--resume", "auto", *changed)
 
 
-def test_other_settings_are_remarked_on() -> None:
+def test_other_settings_are_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
     train(*DIGITS, "--experiment", "a", "--max-steps", 8)
     words = ("--lr", 0.3, "--smoothing", 0.1)
-    done = program(*DIGITS, "--experiment", "a", "--resume", "auto", *words)
-    assert "Warning: --lr 0.3 is not obeyed" in done.stdout
-    assert "Note: smoothing is 0.1, and was 0.0 in the checkpoint" in done.stdout
+    train(*DIGITS, "--experiment", "a", "--resume", "auto", *words, is_silent=False)
+    output = capsys.readouterr().out
+    assert "Warning: --lr 0.3 is not obeyed" in output
+    assert "Note: smoothing is 0.1, and was 0.0 in the checkpoint" in output
 
 
 def test_a_kill_between_a_checkpoint_and_its_copies_loses_neither(

@@ -107,7 +107,7 @@ class WorkerPool:
         self._make_buffer = make_buffer
         self._while_waiting = while_waiting
         self._workers: list[_Worker] = []
-        self.close = weakref.finalize(self, _end_workers, self._workers)
+        self.close = weakref.finalize(self, _end_workers, self._workers, os.getpid())
 
     def batches(
         self,
@@ -284,8 +284,10 @@ def _state(pid: int) -> str:
     return _STATES.get(letter, f"in state {letter}")
 
 
-def _end_workers(workers: list[_Worker]) -> None:
+def _end_workers(workers: list[_Worker], trainer: int) -> None:
     """End workers for certain: they hold nothing that would have to be put in order."""
+    if os.getpid() != trainer:
+        return  # another worker's copy of the pool
     for worker in workers:
         with suppress(ProcessLookupError):
             os.kill(worker.pid, signal.SIGKILL)

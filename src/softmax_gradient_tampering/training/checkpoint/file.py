@@ -6,10 +6,8 @@ and an older checkpoint used in its place would lose what it holds.
 
 import argparse
 import errno
-import os
 import pickle
 import re
-import stat
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +15,7 @@ from typing import Any, BinaryIO
 import torch
 
 from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.files.text import open_regular
 
 _CHUNK = 2**20
 
@@ -35,7 +34,7 @@ def read_checkpoint_file(path: Path) -> Any:
     is_zip = False
     try:
         # The bytes whose checksums were compared are the ones that are loaded.
-        with _open(path) as file:
+        with open_regular(path) as file:
             is_zip = _check_parts(path, file)
             file.seek(0)
             with torch.serialization.safe_globals([argparse.Namespace]):
@@ -45,8 +44,9 @@ def read_checkpoint_file(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except (OSError, MemoryError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EINVAL:
-            # torch has looked for a place before the file's start: it has been cut short.
+        if isinstance(error, OSError) and error.errno in (errno.EINVAL, errno.EISDIR):
+            # A folder, a pipe or a device; or a file that has been cut short, where torch has
+            # looked for a place before its start.
             raise DamagedCheckpointError(
                 f"{path}: not a whole checkpoint ({_reason(error)})"
             ) from error
@@ -79,20 +79,6 @@ def _unpickling_error(path: Path, error: Exception, is_zip: bool) -> UserError:
 
 def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error):.200}"
-
-
-def _open(path: Path) -> BinaryIO:
-    """Open a regular file; opening a pipe would wait for its writer.
-
-    Raises:
-        DamagedCheckpointError: something else is at its path.
-        OSError: it cannot be opened.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DamagedCheckpointError(f"{path}: not a checkpoint but a folder, a pipe or a device")
-    return os.fdopen(descriptor, "rb")
 
 
 def _check_parts(path: Path, file: BinaryIO) -> bool:

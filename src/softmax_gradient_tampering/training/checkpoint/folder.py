@@ -39,6 +39,20 @@ class CheckpointFolder:
     folder: Path
     num_best: int = 1
 
+    def check(self) -> None:
+        """Check that checkpoints can be written, before anything is trained.
+
+        Raises:
+            UserError: a folder is in the place of one.
+        """
+        for name in ("last", "previous", "model_best", ".new"):
+            path = self.folder / f"{name}.pth.tar"
+            if path.is_dir() and not path.is_symlink():
+                raise UserError(
+                    f"{path}: a folder, where a checkpoint is to be written; move it away, then "
+                    "go on with --resume auto"
+                )
+
     def save_epoch(self, checkpoint: dict[str, Any], epoch: int, best: Best) -> None:
         """Write model_best and checkpoint-<epoch>, if the epoch is among the best, and last.
 

@@ -17,6 +17,7 @@ _REFUSED: tuple[tuple[str, str], ...] = (
 
 # name: (what it must be, the test)
 _Rule = tuple[str, Callable[[float], bool]]
+_MAX_BITS = 64  # of a whole number: a seed has no more
 _POSITIVE: _Rule = ("above 0", lambda value: value > 0)
 _NOT_NEGATIVE: _Rule = ("at least 0", lambda value: value >= 0)
 _PROBABILITY: _Rule = ("from 0 to 1", lambda value: 0 <= value <= 1)
@@ -61,10 +62,12 @@ def check_config(config: Config) -> None:
             if not isinstance(number, int | float):
                 continue
             must_be, is_right = _RULES.get(name, ("finite", lambda _: True))
-            if not math.isfinite(number):
-                must_be = "finite"
-            if not (math.isfinite(number) and is_right(number)):
-                raise UserError(f"--{name.replace('_', '-')} {number}: must be {must_be}")
+            if isinstance(number, int) and number.bit_length() > _MAX_BITS:
+                must_be, is_right = "a whole number of at most 64 bits", lambda _: False
+            elif not math.isfinite(number):
+                must_be, is_right = "finite", lambda _: False
+            if not is_right(number):
+                raise UserError(f"--{name.replace('_', '-')} {number!r:.60}: must be {must_be}")
     _check_combinations(config)
     _check_alpha(config)
     _check_dali(config)
