@@ -79,7 +79,7 @@ def run(
         closing.callback(processes.close)
         closing.enter_context(memory_as_one_line(config.batch_size, processes.device))
         is_simple = processes.number == 1 and config.grad_accum_steps == 1
-        wait = BatchWait(request, patience_s=0.0 if is_simple else _PATIENCE_S)
+        wait = BatchWait(request, 0.0 if is_simple else _PATIENCE_S, config.batch_timeout)
         with leave_on_signals():
             setup = set_up(config, processes, while_waiting=wait)
         closing.callback(setup.data.close)

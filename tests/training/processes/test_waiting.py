@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from softmax_gradient_tampering.errors import MachineError
 from softmax_gradient_tampering.training.processes import waiting
 from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
 from softmax_gradient_tampering.training.processes.waiting import BatchWait
@@ -22,6 +23,13 @@ def test_long_waits_are_reported_at_growing_intervals(capsys: pytest.CaptureFixt
         f" no batch for {seconds} s" for seconds in (60, 120, 240, 480, 60)
     ]
     assert all(line.endswith("worker 7 reads \\x1b[2Ja.jpg") for line in lines)
+
+
+def test_a_timeout_ends_a_wait() -> None:
+    wait = BatchWait(StopRequest(), 0, timeout_s=5)
+    wait(4, describe)
+    with pytest.raises(MachineError, match="no batch for 5 s, and --batch-timeout is 5: worker 7"):
+        wait(5, describe)
 
 
 def test_a_signal_ends_a_wait_once_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ _RULES: dict[str, _Rule] = {
         ("modify_softmax", "lr", "warmup_lr", "min_lr", "weight_decay", "workers",
          "recovery_interval", "checkpoint_hist", "warmup_epochs", "cooldown_epochs",
          "patience_epochs", "start_epoch", "seed", "mixup", "cutmix", "momentum", "aug_splits",
-         "color_jitter", "lr_noise"),
+         "color_jitter", "lr_noise", "batch_timeout"),
         _NOT_NEGATIVE,
     ),
     **dict.fromkeys(

@@ -45,7 +45,7 @@ COLUMNS = (
 NOT_HASHED = (
     *("workers", "max_steps", "recovery_interval", "checkpoint_hist", "final_validate"),
     *("log_interval", "per_line", "log", "log_wandb", "print_model", "save_images"),
-    "save_predictions",
+    *("save_predictions", "batch_timeout"),
 )
 
 

@@ -17,7 +17,7 @@ _BATCH_SETTINGS = ("seed", "grad_accum_steps", "mixup", "cutmix", "cutmix_minmax
 # Settings whose change is not reported.
 _UNREMARKED = (
     *("resume", "workers", "log_interval", "per_line", "epochs", "recovery_interval"),
-    "save_predictions",
+    *("save_predictions", "batch_timeout"),
 )
 _OPTIMIZER_SETTINGS = ("lr", "weight_decay", "momentum")
 

@@ -35,6 +35,12 @@ class DataFlags:
         "-j",
         unit="N",
     )
+    batch_timeout: float = flag(
+        0.0,
+        "end the run, as for a lost loading process, when no batch comes for this long; 0 waits "
+        "without end, and says so",
+        unit="SECONDS",
+    )
     save_images: bool = flag(
         False, "save the images of each batch that has a progress line, as JPEG in the run folder"
     )
