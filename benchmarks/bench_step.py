@@ -297,7 +297,7 @@ def main() -> None:
     report_progress("setting up")
     resnet = set_up_resnet(args.device, num_batches=20 if device.type == "cuda" else 2)
     rows, epoch_seconds = compare_epochs(resnet, "resnet18 64x64", args.turns)
-    step_s = float(percentiles(epoch_seconds)["p50"]) / len(resnet.train_loader)
+    step_s = float(percentiles(epoch_seconds)["p50"]) / len(resnet.data.train_loader)
     rows += [*loss_rows(device, step_s, 4 * args.turns), sync_row(resnet, "resnet18 64x64")]
     if args.folder:
         rows += folder_rows(args.folder, args.device, args.turns // 2, num_batches=5)
