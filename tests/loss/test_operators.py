@@ -120,3 +120,45 @@ def test_an_operator_checks_alpha():
         arguments[2:4] = alpha
         with pytest.raises(ValueError, match="at least 0, got -1"):
             OPERATORS.cross_entropy(*arguments)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {0: torch.zeros(7)},
+        {0: torch.zeros(7, 5, dtype=torch.int64)},
+        {1: torch.zeros(6, dtype=torch.int64)},
+        {1: torch.zeros(7, dtype=torch.int32)},
+        {1: torch.zeros(7, 4)},
+        {4: torch.ones(4)},
+    ],
+    ids=str,
+)
+def test_an_operator_refuses_what_does_not_fit(changes):
+    arguments = [*of_operator(Case(), torch.float32)]
+    _, stats = OPERATORS.cross_entropy(*arguments)
+    for place, argument in changes.items():
+        arguments[place] = argument
+    match = r"the operator takes logits \(N, C, d1, ...\)"
+    for is_grad_enabled in (False, True):
+        with torch.set_grad_enabled(is_grad_enabled), pytest.raises(ValueError, match=match):
+            OPERATORS.cross_entropy(*arguments)
+    backward = torch.ones(()), arguments[0], stats, *arguments[1:]
+    with torch.inference_mode(), pytest.raises(ValueError, match=match):
+        OPERATORS.cross_entropy_backward(*backward)
+
+
+def test_a_backward_operator_refuses_the_gradient_and_statistics_of_another_loss():
+    logits, *others = of_operator(Case(), torch.float32)
+    _, stats = OPERATORS.cross_entropy(logits, *others)
+    for wrong in ((torch.ones(7), stats), (torch.ones(()), torch.ones(7))):
+        with pytest.raises(ValueError, match="takes a gradient of shape"):
+            OPERATORS.cross_entropy_backward(wrong[0], logits, wrong[1], *others)
+
+
+@pytest.mark.parametrize("place", [0, 1, 4])
+def test_a_linear_operator_refuses_what_does_not_fit(place):
+    arguments = [*of_linear_operator(Case(), torch.float32)]
+    arguments[place] = arguments[place][:3]
+    with pytest.raises((ValueError, RuntimeError), match=r"hidden|bias"):
+        OPERATORS.linear_cross_entropy(*arguments)

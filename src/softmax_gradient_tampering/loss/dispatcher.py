@@ -7,7 +7,7 @@ dispatcher, which saves its time.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,6 +55,19 @@ def define_operator(
     return overload
 
 
+class Implementations(NamedTuple):
+    """What `define_operator` takes, of an operator's own arguments, target, alpha and options.
+
+    `check` raises ValueError where they do not fit together: whoever calls an operator has not
+    had them checked by the function that is in front of it.
+    """
+
+    check: Implementation
+    run: Implementation
+    fake: Implementation
+    differentiate: Implementation
+
+
 class LossOperator:
     """An operator whose last arguments are target, alpha and options, in one form for all.
 
@@ -62,45 +75,42 @@ class LossOperator:
         name: of the operator.
         own: the schema of its arguments before the target.
         results: the schema of its results.
+        implementations: what it is made of.
         has_kernel: whether the options' kernel is an argument.
-        run, fake, differentiate: see `define_operator`; called with the operator's own
-            arguments, target, alpha and options.
     """
 
     def __init__(
         self,
         name: str,
-        signature: tuple[str, str],
-        run: Implementation,
-        fake: Implementation,
-        differentiate: Implementation,
+        own: str,
+        results: str,
+        implementations: Implementations,
         has_kernel: bool = False,
     ) -> None:
-        own, results = signature
         options = _OPTIONS + _KERNEL * has_kernel
         self._num_own, self._num_options = own.count(",") + 1, options.count(",") + 1
-        schema = f"({own}, Tensor target, {_ALPHA}, {options}) -> {results}"
-        self._run = run
+        self._implementations = implementations
+        _, run, fake, differentiate = implementations
         self._overload = define_operator(
             name,
-            schema,
-            lambda *arguments: run(*_checked(*self._structured(arguments))),
+            f"({own}, Tensor target, {_ALPHA}, {options}) -> {results}",
+            lambda *arguments: run(*self._checked(arguments)),
             lambda *arguments: fake(*self._structured(arguments)),
-            lambda *arguments: differentiate(*_checked(*self._structured(arguments))),
+            lambda *arguments: differentiate(*self._checked(arguments)),
         )
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it with its own arguments, target, alpha and options."""
         *own, target, alpha, options = arguments
-        if torch.compiler.is_compiling() and not isinstance(alpha, Tensor):
-            alpha = _as_input(alpha)
+        if torch.compiler.is_compiling():
+            alpha = as_graph_input(alpha)
         packed = (1.0, alpha) if isinstance(alpha, Tensor) else (alpha, None)
         return self._overload(*own, target, *packed, *options[: self._num_options])
 
     def run(self, *arguments: Any) -> Any:
         """The same below autograd; directly where nobody traces, which saves time."""
         if is_eager(arguments[0]):
-            return self._run(*arguments)
+            return self._implementations.run(*arguments)
         with below_autograd():
             return self(*arguments)
 
@@ -110,26 +120,27 @@ class LossOperator:
         target, alpha, alpha_tensor, *options = of_loss
         return *own, target, alpha if alpha_tensor is None else alpha_tensor, Options(*options)
 
+    def _checked(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The same with alpha read, where all of them are right."""
+        *others, target, alpha, options = self._structured(arguments)
+        if is_eager(target):
+            self._implementations.check(*others, target, options)
+        if torch.is_grad_enabled() and any(
+            tensor is not None and tensor.requires_grad for tensor in (target, options.weight)
+        ):
+            raise NotImplementedError(
+                "the operator has no derivative with respect to target and class weight; "
+                "the functions tampered_cross_entropy and tampered_linear_cross_entropy have"
+            )
+        return *others, target, check_alpha(alpha), options
 
-def _as_input(alpha: float) -> Alpha:
+
+def as_graph_input(alpha: Alpha) -> Alpha:
     """A number that torch.compile knows to change, as a tensor; a constant as it is.
 
     As the argument of an operator of ours it would be a constant again, and compiled anew for
     every value: torch keeps what goes through its own elementwise operations.
     """
-    if has_static_value(alpha):
+    if isinstance(alpha, Tensor) or has_static_value(alpha):
         return alpha
     return torch.zeros((), dtype=torch.float64, device="cpu") + alpha
-
-
-def _checked(*arguments: Any) -> tuple[Any, ...]:
-    """The arguments with alpha read and checked, if they require no derivative that is unknown."""
-    *others, target, alpha, options = arguments
-    if torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (target, options.weight)
-    ):
-        raise NotImplementedError(
-            "the operator has no derivative with respect to target and class weight; "
-            "the functions tampered_cross_entropy and tampered_linear_cross_entropy have"
-        )
-    return *others, target, check_alpha(alpha), options

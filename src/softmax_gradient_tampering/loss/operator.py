@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
-from softmax_gradient_tampering.loss.dispatcher import LossOperator
+from softmax_gradient_tampering.loss.dispatcher import (
+    Implementations,
+    LossOperator,
+    as_graph_input,
+)
 from softmax_gradient_tampering.loss.kernels import reference
-from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, loss_divisor
+from softmax_gradient_tampering.loss.kernels.options import (
+    Options,
+    compute_dtype,
+    is_index,
+    loss_divisor,
+)
 from softmax_gradient_tampering.loss.kernels.selection import select_kernel
 from softmax_gradient_tampering.loss.torch_internals import (
     has_tangent,
@@ -22,6 +31,9 @@ from softmax_gradient_tampering.loss.torch_internals import (
     is_transformed,
 )
 
+# So many that a kernel saves less time than the call of an operator in a compiled graph takes.
+_FEW_LOGITS = 2**17
+
 
 def differentiable_cross_entropy(
     logits: Tensor, target: Tensor, alpha: Alpha, options: Options
@@ -29,16 +41,34 @@ def differentiable_cross_entropy(
     """The loss of (N, C, d1, ...) logits; its gradient is tampered with.
 
     Under torch.func's transforms the reference kernel runs, in torch operations that these
-    transforms know; elsewhere the kernel of the device.
+    transforms know, and for few logits under torch.compile too; elsewhere the kernel of the device.
     """
+    if torch.compiler.is_compiling() and _is_better_compiled(logits, options):
+        return _call(_Reference, logits, target, as_graph_input(alpha), options)[0]
     if torch.compiler.is_compiling() or not (is_transformed() or is_eager(logits)):
         return _FORWARD(logits, target, alpha, options)[0]
     return _apply(logits, target, alpha, options)[0]
 
 
+def _is_better_compiled(logits: Tensor, options: Options) -> bool:
+    """Whether the compiler makes faster code of torch's operations than a call of a kernel is."""
+    is_free = options.kernel == "auto" and not torch.compiler.is_exporting()
+    return is_free and logits.device.type == "cpu" and logits.numel() <= _FEW_LOGITS
+
+
 def _apply(logits: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:
     """Loss and statistics, recorded by autograd."""
     function = _Transformable if is_transformed() or has_tangent(logits) else _Recorded
+    return _call(function, logits, target, alpha, options)
+
+
+def _call(
+    function: type[torch.autograd.Function],
+    logits: Tensor,
+    target: Tensor,
+    alpha: Alpha,
+    options: Options,
+) -> tuple[Tensor, Tensor]:
     weight = options.weight
     if weight is not None:  # an argument of its own, so that autograd sees it
         options = options._replace(weight=None)
@@ -78,8 +108,8 @@ class _Recorded(torch.autograd.Function):
         return grad, None, None, None, None
 
 
-class _Transformable(torch.autograd.Function):
-    """The reference kernel, for torch.func.grad, vmap, jvp and their compositions."""
+class _Reference(torch.autograd.Function):
+    """The reference kernel, in torch's operations."""
 
     generate_vmap_rule = True
 
@@ -91,11 +121,9 @@ class _Transformable(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        logits, target, weight, alpha, ctx.options = inputs
+        *_, alpha, ctx.options = inputs
         ctx.number = None if isinstance(alpha, Tensor) else alpha
-        saved = (logits, target, weight, alpha if ctx.number is None else None)
-        ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
+        ctx.save_for_backward(*_tensors_of(inputs))
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)  # so that a missing tangent is None
 
@@ -103,8 +131,27 @@ class _Transformable(torch.autograd.Function):
     def backward(
         ctx: Any, grad_loss: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor | None, None, None, None, None]:
-        grad = None if grad_loss is None else _Transformable._gradient(ctx, grad_loss)
+        grad = None if grad_loss is None else _Reference._gradient(ctx, grad_loss)
         return grad, None, None, None, None
+
+    @staticmethod
+    def _gradient(ctx: Any, grad_loss: Tensor) -> Tensor:
+        logits, target, weight, alpha = ctx.saved_tensors
+        options = ctx.options._replace(weight=weight)
+        alpha = alpha if ctx.number is None else ctx.number
+        return _differentiable_gradient(grad_loss, logits, target, alpha, options)
+
+
+class _Transformable(_Reference):
+    """The same for torch.func.grad, vmap, jvp and their compositions.
+
+    Torch.compile takes no Function that has a jvp.
+    """
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _Reference.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*_tensors_of(inputs))
 
     @staticmethod
     def jvp(ctx: Any, logits_tangent: Tensor | None, *others: Tensor | None) -> Any:
@@ -117,12 +164,11 @@ class _Transformable(torch.autograd.Function):
         tangent = product.sum(1) if rows else product.sum()
         return tangent.to(ctx.options.loss_dtype), None
 
-    @staticmethod
-    def _gradient(ctx: Any, grad_loss: Tensor) -> Tensor:
-        logits, target, weight, alpha = ctx.saved_tensors
-        options = ctx.options._replace(weight=weight)
-        alpha = alpha if ctx.number is None else ctx.number
-        return _differentiable_gradient(grad_loss, logits, target, alpha, options)
+
+def _tensors_of(inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+    """Logits, target, weight, and alpha where it is a tensor."""
+    *tensors, alpha, _ = inputs
+    return *tensors, alpha if isinstance(alpha, Tensor) else None
 
 
 def _gradient(
@@ -181,19 +227,49 @@ def _fake_backward(grad_loss: Tensor, logits: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
+def _check_forward(logits: Tensor, target: Tensor, options: Options) -> None:
+    fits = logits.dim() >= 2 and logits.is_floating_point() and target.device == logits.device
+    if is_index(target):
+        rows = logits.shape[:1] + logits.shape[2:]
+        fits &= target.shape == rows and target.dtype == torch.int64
+    else:
+        fits &= target.shape == logits.shape
+    weight = options.weight
+    if weight is not None:
+        fits &= weight.shape == logits.shape[1:2] and weight.device == logits.device
+    if not fits:
+        raise ValueError(
+            f"the operator takes logits (N, C, d1, ...), here {tuple(logits.shape)}, and class "
+            "indices (N, d1, ...) of int64 or probabilities of the logits' shape, here "
+            f"{tuple(target.shape)} of {target.dtype}; tampered_cross_entropy says what is wrong"
+        )
+
+
+def _check_backward(
+    grad_loss: Tensor, logits: Tensor, stats: Tensor, target: Tensor, options: Options
+) -> None:
+    _check_forward(logits, target, options)
+    rows = logits.shape[:1] + logits.shape[2:]
+    of_loss = rows if options.reduction == "none" else ()
+    of_stats = select_kernel(options.kernel, logits).stats_shape(logits, target, options)
+    if grad_loss.shape != of_loss or stats.shape != of_stats:
+        raise ValueError(
+            f"the operator takes a gradient of shape {tuple(of_loss)} and statistics of shape "
+            f"{tuple(of_stats)}, here {tuple(grad_loss.shape)} and {tuple(stats.shape)}"
+        )
+
+
 _FORWARD = LossOperator(
     "cross_entropy",
-    ("Tensor logits", "(Tensor loss, Tensor stats)"),
-    _run_forward,
-    _fake_forward,
-    _apply,
+    "Tensor logits",
+    "(Tensor loss, Tensor stats)",
+    Implementations(_check_forward, _run_forward, _fake_forward, _apply),
     has_kernel=True,
 )
 _BACKWARD = LossOperator(
     "cross_entropy_backward",
-    ("Tensor grad_loss, Tensor logits, Tensor stats", "Tensor"),
-    _run_backward,
-    _fake_backward,
-    _gradient,
+    "Tensor grad_loss, Tensor logits, Tensor stats",
+    "Tensor",
+    Implementations(_check_backward, _run_backward, _fake_backward, _gradient),
     has_kernel=True,
 )

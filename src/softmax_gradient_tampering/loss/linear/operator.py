@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
-from softmax_gradient_tampering.loss.dispatcher import LossOperator
+from softmax_gradient_tampering.loss.dispatcher import Implementations, LossOperator
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
 from softmax_gradient_tampering.loss.kernels import reference
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, loss_divisor
 from softmax_gradient_tampering.loss.linear import kernel as linear
+from softmax_gradient_tampering.loss.linear.arguments import check_head, check_target
 from softmax_gradient_tampering.loss.linear.kernel import Head, Needed, RowStatistics
 from softmax_gradient_tampering.loss.torch_internals import (
     has_tangent,
@@ -186,21 +187,32 @@ def _fake_backward(grad_loss: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return _or_empty(*grads, like=head[0])
 
 
-_HEAD, _STATS = (
-    "Tensor hidden, Tensor weight, Tensor? bias",
-    "Tensor largest, Tensor log_sum, Tensor mass",
-)
+def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, *others: Any) -> None:
+    *_, target, options = others
+    if hidden.dim() != 2 or weight.dim() != 2:
+        raise ValueError(
+            "the operator takes hidden (N, D) and weight (C, D), here "
+            f"{tuple(hidden.shape)} and {tuple(weight.shape)}"
+        )
+    check_head(hidden, weight, bias)
+    check_target(target, hidden, weight, options.weight)
+
+
+def _check_backward(grad_loss: Tensor, *arguments: Any) -> None:
+    _check(*arguments)
+
+
+_HEAD = "Tensor hidden, Tensor weight, Tensor? bias"
+_STATS = "Tensor largest, Tensor log_sum, Tensor mass"
 _FORWARD = LossOperator(
     "linear_cross_entropy",
-    (f"{_HEAD}, bool is_differentiated", f"(Tensor loss, {_STATS})"),
-    _run_forward,
-    _fake_forward,
-    _apply,
+    f"{_HEAD}, bool is_differentiated",
+    f"(Tensor loss, {_STATS})",
+    Implementations(_check, _run_forward, _fake_forward, _apply),
 )
 _BACKWARD = LossOperator(
     "linear_cross_entropy_backward",
-    (f"Tensor grad_loss, {_HEAD}, {_STATS}, bool[3] needed", "(Tensor, Tensor, Tensor)"),
-    _run_backward,
-    _fake_backward,
-    _differentiate_backward,
+    f"Tensor grad_loss, {_HEAD}, {_STATS}, bool[3] needed",
+    "(Tensor, Tensor, Tensor)",
+    Implementations(_check_backward, _run_backward, _fake_backward, _differentiate_backward),
 )
