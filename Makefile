@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-versions lint types pytest faults fuzz bench bench-page bench-gpu clean
+.PHONY: demo test test-versions lint types pytest faults fuzz bench bench-page bench-gpu architecture clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -49,6 +49,10 @@ bench: $(STAMP)-dev
 	$(BIN)/python benchmarks/bench_study.py
 	$(BIN)/python benchmarks/bench_loss.py
 	$(BIN)/python benchmarks/bench_linear.py
+
+# The list of files in docs/architecture.md, from the modules' first lines.
+architecture:
+	$(PYTHON) tools/list_modules.py
 
 # docs/benchmarks.md and its pictures, from the files in benchmarks/results alone.
 bench-page:

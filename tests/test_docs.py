@@ -167,12 +167,6 @@ def test_the_page_on_reproduction_has_the_recipes_with_their_figures() -> None:
     assert tables == [recipe_table()]
 
 
-def test_the_architecture_page_names_every_module_and_no_other() -> None:
-    tree = blocks_of(ROOT / "docs" / "architecture.md")[0]
-    named = set(re.findall(r"\w+\.py", tree.text)) - {"train.py", "__init__.py"}
-    assert named == {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
-
-
 @pytest.mark.parametrize("name", ["training.md", "data.md"])
 def test_the_pages_on_training_and_data_name_flags_as_they_are(name: str) -> None:
     page = ROOT / "docs" / name

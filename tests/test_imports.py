@@ -27,7 +27,7 @@ ALLOWED = {
     "models": {"torch", "timm", "errors"},
     "data": {"torch", "timm", "numpy", "PIL", "sklearn", "scipy", "nvidia", "errors", "files"},
     "training": {
-        *("torch", "timm", "torchvision", "numpy", "yaml", "wandb"),
+        *("torch", "timm", "torchvision", "safetensors", "numpy", "yaml", "wandb"),
         *("errors", "terminal", "files", "loss", "models", "data"),
     },
     "recipes": {"yaml", "errors"},

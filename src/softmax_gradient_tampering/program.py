@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-_STOPPED_BY_A_SIGNAL = (130, 143)
+# After a signal, and where the machine is at fault: others wait for the end.
+_ENDS_AT_ONCE = (1, 130, 143)
 
 
 def sgt() -> "NoReturn":
@@ -46,9 +47,10 @@ def train_py() -> "NoReturn":
 def _run(run: "Callable[[], int]") -> "NoReturn":
     """Run a program to its exit code, and end the process with that.
 
-    After a signal the interpreter is not taken apart. That takes most of a second, which a machine
-    that is being taken away may not have. All files are written and synced by then, the processes'
-    group is closed, and what was registered to run at the end runs.
+    After a signal or a lost worker the interpreter is not taken apart. That takes most of a second,
+    on busy cores many, which a machine that is being taken away may not have. All files are written
+    and synced by then, the processes' group is closed, and what was registered to run at the end
+    runs.
     """
     end_on_interrupted_import()
     open_missing_streams()
@@ -56,7 +58,7 @@ def _run(run: "Callable[[], int]") -> "NoReturn":
         code = run()
     except KeyboardInterrupt:  # before or after a command, which itself has a word to say
         code = EXIT_CODE
-    if code in _STOPPED_BY_A_SIGNAL:
+    if code in _ENDS_AT_ONCE:
         import atexit
         from contextlib import suppress
 

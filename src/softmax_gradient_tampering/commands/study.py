@@ -60,7 +60,7 @@ def status(argv: Sequence[str]) -> None:
     columns = {
         "done": [State.FINISHED],
         "running": [State.RUNNING],
-        "failed": [State.FAILED],
+        "failed": [State.FAILED, State.DIVERGED],
         "missing": [State.MISSING, State.UNFINISHED],
         "invalid": [State.INVALID],
     }

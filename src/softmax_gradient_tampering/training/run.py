@@ -1,5 +1,6 @@
 """A whole run, told in one screen: plan, validate, or train from a run folder to its result."""
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.content import (
+    Checkpoint,
     load_checkpoint,
     saved_args,
 )
@@ -96,7 +98,20 @@ def _plan(setup: Setup, progress: Progress) -> Result:
     num_batches = len(setup.data.train_loader)
     lines = console.plan_lines(setup.config, _head_lines(setup), num_batches, setup.schedule)
     progress.say("\n".join(lines))
+    checkpoint = _checkpoint_to_go_on_from(setup.config)
+    if checkpoint is not None:
+        go_on_from(checkpoint, setup, checkpoint.path.parent, progress.say)
+    elif setup.config.resume:
+        progress.say(f"No checkpoint of {setup.config.experiment} yet: the run starts anew")
     return Result("planned")
+
+
+def _checkpoint_to_go_on_from(config: Config) -> Checkpoint | None:
+    """What --resume names, opened and verified; nothing is written."""
+    if config.resume == "auto":
+        return newest_checkpoint(config.output, config.experiment)
+    path = Path(config.resume)
+    return Checkpoint(path, load_checkpoint(path)) if config.resume else None
 
 
 def _validate(setup: Setup, progress: Progress) -> Result:
@@ -126,7 +141,8 @@ def _validate(setup: Setup, progress: Progress) -> Result:
 def _train(
     setup: Setup, progress: Progress, request: StopRequest, after_batch: Callable[[], None]
 ) -> Result:
-    default_name = f"{setup.config.model}-{setup.data.image_size}"
+    model = re.sub(r"[^\w.-]+", "-", setup.config.model or "")  # of a hub's name or a folder's
+    default_name = f"{model}-{setup.data.image_size}"
     opening = open_run_folder(setup.config, setup.processes, default_name)
     with request.listen(), opening as run_folder:
         folder = run_folder.path

@@ -23,6 +23,7 @@ from softmax_gradient_tampering.studies.launch.torchrun import train_command
 from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.plan.plan_file import read_plan
 from softmax_gradient_tampering.studies.results import claims
+from softmax_gradient_tampering.studies.results.collect import collect
 from softmax_gradient_tampering.studies.results.study_folder import open_study
 from softmax_gradient_tampering.training.records.run_files import read_summary
 from tests.studies.studies import (
@@ -94,6 +95,15 @@ def test_a_failed_cell_is_retried_once_and_the_others_go_on() -> None:
     launch(study, later)
     assert later.started == [always.id]
     assert states(study) == ["finished"] * 4
+
+
+def test_a_run_whose_numbers_go_wrong_has_diverged_and_one_that_is_killed_has_failed() -> None:
+    study = study_of("--alphas", "1", "0.5", "--seeds", "1", training=(*TRAINING, "--lr", "1e30"))
+    killed = study.plan.cells[1]
+    launch(study, InProcess({killed.id: 9}))
+    assert states(study) == ["diverged", "failed"]
+    assert "the loss" in study.read(study.plan.cells[0]).reason
+    assert [each.state for each in collect(study.path).cells] == ["diverged", "failed"]
 
 
 def test_a_cell_whose_files_were_edited_is_neither_counted_nor_overwritten() -> None:

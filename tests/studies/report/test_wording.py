@@ -9,10 +9,10 @@ import numpy as np
 from softmax_gradient_tampering.studies.analysis.comparison import Results, compare_arms
 from softmax_gradient_tampering.studies.analysis.verdict import Verdict
 from softmax_gradient_tampering.studies.plan.plan import Arm, Cell, State
+from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.report.wording import (
     arm_sentence,
     completeness_sentence,
-    verdict_sentence,
 )
 from softmax_gradient_tampering.studies.results.collect import Study, StudyCell
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
@@ -23,9 +23,16 @@ NUM_SEEDS = 10
 
 
 def results(
-    effects: Mapping[Arm, float], spread: float = 0.2, num_seeds: int = NUM_SEEDS
+    effects: Mapping[Arm, float],
+    spread: float = 0.2,
+    num_seeds: int = NUM_SEEDS,
+    diverged: Mapping[Arm, int] = {},
+    has_grown: bool = False,
 ) -> Results:
-    """A study in which an arm's accuracy is a seed's, its effect, and noise of its own."""
+    """A study in which an arm's accuracy is a seed's, its effect, and noise of its own.
+
+    Of the runs of an arm that diverge, every other one is finished, with a loss that is nan.
+    """
     cells = []
     for number, (arm, effect) in enumerate(effects.items()):
         noise = np.random.default_rng(number).normal(size=max(num_seeds, 2))
@@ -33,31 +40,39 @@ def results(
         for seed in range(num_seeds):
             accuracy = 90 + seed + effect + (spread * noise[seed] if number else 0)
             curves = {"epoch": np.array([1.0]), "eval_top1": np.array([accuracy])}
-            run = RecordedRun(Path("nowhere"), curves)
             cell = Cell(f"{number}-{seed}", arm.name, seed)
-            cells.append(StudyCell(cell, State.FINISHED, run=run))
-    study = Study(Path("nowhere"), "study", "known", (), tuple(effects), tuple(cells))
+            if seed < diverged.get(arm, 0):
+                curves |= {"train_loss": np.array([np.inf]), "eval_top1": np.array([10.0])}
+            run = RecordedRun(Path("nowhere"), curves)
+            if seed < diverged.get(arm, 0) and seed % 2:
+                cells.append(StudyCell(cell, State.DIVERGED))
+            else:
+                cells.append(StudyCell(cell, State.FINISHED, run=run))
+    arms = tuple(effects)
+    study = Study(Path("nowhere"), "study", "known", (), arms, tuple(cells), has_grown=has_grown)
     return compare_arms(study)
 
 
 def test_a_gain_that_was_not_held_against_a_tuned_baseline() -> None:
     assert verdict_sentence(results({BASELINE: 0, HALF: 0, QUARTER: 1})) == (
         "Tampering helps against the baseline as configured: alpha-0.25 with +1.00 points of "
-        "test accuracy (95 % interval +0.86 to +1.14, 10 seeds); whether tuning the baseline "
-        "gains as much was not tried."
+        "test accuracy (95 % interval for the largest of 2 arms +0.83 to +1.17, 10 seeds); "
+        "whether tuning the baseline gains as much was not tried."
     )
 
 
 def test_harm_at_another_setting_is_said_with_a_gain() -> None:
     sentence = verdict_sentence(results({BASELINE: 0, HALF: 1, QUARTER: -8}))
     assert sentence.startswith("Tampering helps against the baseline as configured: alpha-0.5")
-    assert "Not at every setting: it hurts alpha-0.25 with −8.00 points" in sentence
+    assert sentence.endswith(" Not at every setting: hurts at alpha-0.25.")
 
 
 def test_a_claim_on_two_seeds_is_said_with_its_doubt() -> None:
     for effect, verdict in ((5, "helps"), (-5, "hurts")):
         sentence = verdict_sentence(results({BASELINE: 0, QUARTER: effect}, num_seeds=2))
-        assert f"Tampering {verdict}" in sentence
+        assert sentence.startswith(
+            f"The results suggest, and do not show, that tampering {verdict}"
+        )
         assert "too few seeds for the permutation test to bear it out" in sentence
 
 
@@ -114,7 +129,7 @@ def test_harm_everywhere_and_somewhere() -> None:
 
 def test_no_difference_names_the_largest() -> None:
     assert verdict_sentence(results({BASELINE: 0, HALF: 0.05, QUARTER: -0.1})).startswith(
-        "Tampering makes no difference larger than 0.5 points here; the largest is alpha-0.25"
+        "Tampering makes no difference larger than 0.5 points here; the largest of 2 is alpha-0.25"
     )
 
 

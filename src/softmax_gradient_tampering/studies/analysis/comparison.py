@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from softmax_gradient_tampering.studies.analysis.measurements import (
     ACCURACY,
@@ -14,7 +14,12 @@ from softmax_gradient_tampering.studies.analysis.statistics import (
     mean_interval,
     sample_sd,
 )
-from softmax_gradient_tampering.studies.analysis.verdict import Comparison, compare, judge
+from softmax_gradient_tampering.studies.analysis.verdict import (
+    Comparison,
+    Divergence,
+    compare,
+    judge,
+)
 from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN, Arm, State
 from softmax_gradient_tampering.studies.results.collect import Study
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
@@ -44,6 +49,7 @@ class ArmResult:
         arm: of the plan.
         num_planned: cells that the plan has for it.
         runs: finished ones, by seed.
+        diverged: seeds of the runs that diverged, ended by it or finished all the same.
         values: of every measurement, by seed.
         spreads: by measurement.
         against: comparisons with another arm, by that arm's name, by measurement.
@@ -52,6 +58,7 @@ class ArmResult:
     arm: Arm
     num_planned: int
     runs: dict[int, RecordedRun]
+    diverged: frozenset[int]
     values: dict[int, dict[str, float]]
     spreads: dict[str, Spread]
     against: dict[str, dict[str, Comparison]] = field(default_factory=dict)
@@ -59,6 +66,15 @@ class ArmResult:
     def by_seed(self, key: str) -> dict[int, float]:
         """A measurement of every run that has it; an infinite one is kept."""
         return {seed: v[key] for seed, v in self.values.items() if not math.isnan(v[key])}
+
+    @property
+    def divergence(self) -> Divergence:
+        """How many of its runs diverged."""
+        return Divergence(len(self.diverged), len(self.runs.keys() | self.diverged))
+
+    def of_survivors(self, key: str) -> dict[int, float]:
+        """`by_seed` of the runs that did not diverge."""
+        return {seed: v for seed, v in self.by_seed(key).items() if seed not in self.diverged}
 
     def comparison(self, other: "ArmResult | None", key: str = ACCURACY) -> Comparison | None:
         """The comparison with another arm, if there is one."""
@@ -118,7 +134,7 @@ def compare_arms(study: Study, margin: float = DEFAULT_MARGIN) -> Results:
     keys = measured_keys(values for r in arms.values() for values in r.values.values())
     for other in (baseline, tuned):
         if other is not None:
-            _compare_with(other, arms, keys, margin)
+            _compare_with(other, arms, keys, margin, study.has_grown)
     tuning = {name: r for name, r in everything.items() if r.arm.kind == "tuning"}
     return Results(study, arms, tuning, baseline, tuned, tuple(keys), margin)
 
@@ -138,35 +154,53 @@ def _arm_result(study: Study, arm: Arm) -> ArmResult:
         seed: measure(run, targets[seed].final("train_acc") if seed in targets else math.nan)
         for seed, run in runs.items()
     }
-    result = ArmResult(
-        arm, sum(record.cell.arm == arm.name for record in study.cells), runs, values, spreads={}
-    )
+    cells = [each for each in study.cells if each.cell.arm == arm.name]
+    diverged = {each.cell.seed for each in cells if each.state is State.DIVERGED}
+    diverged |= {seed for seed, run in runs.items() if _has_diverged(run)}
+    result = ArmResult(arm, len(cells), runs, frozenset(diverged), values, spreads={})
     for key in measured_keys(values.values()):
         result.spreads[key] = spread(result.by_seed(key))
     return result
 
 
 def _compare_with(
-    other: ArmResult, arms: Mapping[str, ArmResult], keys: list[str], margin: float
+    other: ArmResult,
+    arms: Mapping[str, ArmResult],
+    keys: list[str],
+    margin: float,
+    has_grown: bool,
 ) -> None:
     """Fill in every other arm's comparisons with one arm."""
     for result in arms.values():
-        if result is not other and result.runs:
-            result.against[other.arm.name] = {
-                key: compare(result.by_seed(key), other.by_seed(key), is_tested=key == ACCURACY)
+        if result is not other and (result.runs or result.diverged):
+            compared = {
+                key: compare(result.by_seed(key), other.by_seed(key), is_tested=False)
                 for key in keys
             }
+            survivors = result.of_survivors(ACCURACY), other.of_survivors(ACCURACY)
+            compared[ACCURACY] = replace(
+                compare(*survivors),
+                divergence=result.divergence,
+                reference_divergence=other.divergence,
+            )
+            result.against[other.arm.name] = compared
     family = {
         name: result.against[other.arm.name][ACCURACY]
         for name, result in arms.items()
         if _claims(result)
     }
-    for name, comparison in judge(family, margin).items():
+    for name, comparison in judge(family, margin, has_grown).items():
         arms[name].against[other.arm.name][ACCURACY] = comparison
 
 
 def _claims(result: ArmResult) -> bool:
-    return result.arm.kind in ("tampered", "scheduled") and bool(result.runs)
+    is_tampered = result.arm.kind in ("tampered", "scheduled")
+    return is_tampered and bool(result.runs or result.diverged)
+
+
+def _has_diverged(run: RecordedRun) -> bool:
+    """Whether a run that is finished ended with a loss that is not finite."""
+    return any(math.isinf(run.final(name)) for name in ("train_loss", "eval_loss"))
 
 
 def count_states(study: Study) -> dict[State, int]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from softmax_gradient_tampering.studies.analysis.statistics import (
     LEVEL,
@@ -24,9 +25,31 @@ class Verdict(StrEnum):
     """What a comparison says of the treated arm."""
 
     HELPS = "helps"
+    SUGGESTS_GAIN = "suggests a gain"
     HURTS = "hurts"
+    SUGGESTS_HARM = "suggests harm"
+    DIVERGES = "diverges"
     NO_DIFFERENCE = "no difference"
     INCONCLUSIVE = "inconclusive"
+
+
+class Divergence(NamedTuple):
+    """How many of an arm's runs diverged.
+
+    Attributes:
+        num_diverged: runs whose numbers stopped being finite.
+        num_ended: runs that are finished or diverged.
+    """
+
+    num_diverged: int = 0
+    num_ended: int = 0
+
+    @property
+    def share(self) -> float:
+        return self.num_diverged / self.num_ended if self.num_ended else 0.0
+
+
+NONE_ENDED = Divergence()
 
 
 @dataclass(frozen=True)
@@ -42,6 +65,8 @@ class Comparison:
         p_sign, p_permutation: of the exact sign test and the sign-flip permutation test.
         is_exact: whether the permutations were enumerated, not sampled.
         differences: by seed.
+        divergence, reference_divergence: of the treated arm and of the control; pairs of runs
+            that diverged have no difference, so that the numbers are the survivors'.
         p_holm: p_t corrected over the arms compared; nan for one that is not in the family.
         verdict: None for one that is not judged.
         seeds: pairs that would settle an inconclusive comparison, if that can be told.
@@ -57,6 +82,8 @@ class Comparison:
     p_permutation: float
     is_exact: bool
     differences: dict[int, float]
+    divergence: Divergence = NONE_ENDED
+    reference_divergence: Divergence = NONE_ENDED
     p_holm: float = math.nan
     verdict: Verdict | None = None
     seeds: int | None = None
@@ -64,6 +91,16 @@ class Comparison:
     @property
     def interval(self) -> Interval:
         return Interval(self.mean, self.half_width)
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the pairs have a spread, without which there is no interval to trust."""
+        return self.sd > 0
+
+    @property
+    def is_borne_out(self) -> bool:
+        """Whether the sign-flip test, which assumes less, agrees that there is a difference."""
+        return self.p_permutation < LEVEL
 
 
 def compare(
@@ -100,10 +137,17 @@ def compare(
     )
 
 
-def judge(comparisons: Mapping[str, Comparison], margin: float) -> dict[str, Comparison]:
+def judge(
+    comparisons: Mapping[str, Comparison], margin: float, has_grown: bool = False
+) -> dict[str, Comparison]:
     """Give every comparison of a family its corrected p value and its verdict.
 
-    - helps, hurts: the Holm-corrected p of the paired t test is below 0.05;
+    - helps, hurts: the Holm-corrected p of the paired t test and the p of the sign-flip test
+      are below 0.05;
+    - suggests a gain, suggests harm: the corrected p of the t test alone is, or both are in a
+      study to which seeds were added, where they promise more than they hold;
+    - diverges: more of the treated arm's runs diverged than of the control's, and the
+      survivors are not worse;
     - no difference (larger than the margin): the 95 % interval lies within the margin;
     - inconclusive: neither.
 
@@ -113,6 +157,7 @@ def judge(comparisons: Mapping[str, Comparison], margin: float) -> dict[str, Com
     Args:
         comparisons: by arm, of a number of which more is better.
         margin: differences within it count as none, above 0, in the number's unit.
+        has_grown: whether seeds were added after the first ones had been seen.
 
     Raises:
         ValueError: the margin is not above 0.
@@ -122,7 +167,7 @@ def judge(comparisons: Mapping[str, Comparison], margin: float) -> dict[str, Com
     corrected = holm([comparison.p_t for comparison in comparisons.values()])
     judged = {}
     for (name, comparison), p in zip(comparisons.items(), corrected, strict=True):
-        verdict = _verdict(comparison, p, margin)
+        verdict = _verdict(comparison, p, margin, has_grown)
         seeds = None
         if verdict is Verdict.INCONCLUSIVE:
             seeds = seeds_to_settle(comparison.mean, comparison.sd, margin, len(comparisons))
@@ -130,9 +175,14 @@ def judge(comparisons: Mapping[str, Comparison], margin: float) -> dict[str, Com
     return judged
 
 
-def _verdict(comparison: Comparison, p: float, margin: float) -> Verdict:
+def _verdict(comparison: Comparison, p: float, margin: float, has_grown: bool) -> Verdict:
+    is_sure = comparison.is_borne_out and not has_grown
+    if p < LEVEL and comparison.mean < 0:
+        return Verdict.HURTS if is_sure else Verdict.SUGGESTS_HARM
+    if comparison.divergence.share > comparison.reference_divergence.share:
+        return Verdict.DIVERGES
     if p < LEVEL:
-        return Verdict.HELPS if comparison.mean > 0 else Verdict.HURTS
+        return Verdict.HELPS if is_sure else Verdict.SUGGESTS_GAIN
     is_within = abs(comparison.mean) + comparison.half_width < margin
     if is_within and (comparison.sd > 0 or comparison.num_pairs >= MIN_EQUAL_PAIRS):
         return Verdict.NO_DIFFERENCE

@@ -23,7 +23,8 @@ class State(StrEnum):
     Finished: its result.json is there, and its files agree with each other and with the plan.
     Running: it is not finished, and a process works on it.
     Unfinished: it has begun, and no process is seen to work on it.
-    Failed: its last run ended with an error.
+    Diverged: its run was ended by numbers that are not finite, which is an outcome of its arm.
+    Failed: its last run ended with another error, which is none of the arm's doing.
     Missing: nothing of it is there.
     Invalid: its files contradict each other or the plan; it is left out of every number.
     """
@@ -31,6 +32,7 @@ class State(StrEnum):
     FINISHED = "finished"
     RUNNING = "running"
     UNFINISHED = "unfinished"
+    DIVERGED = "diverged"
     FAILED = "failed"
     MISSING = "missing"
     INVALID = "invalid"

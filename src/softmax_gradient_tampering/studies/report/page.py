@@ -15,12 +15,12 @@ from softmax_gradient_tampering.studies.report.figures import (
 from softmax_gradient_tampering.studies.report.figures.figure_block import FigureBlock
 from softmax_gradient_tampering.studies.report.figures.svg import swatch
 from softmax_gradient_tampering.studies.report.markup import Markup, element, join
+from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.report.wording import (
     agreement_sentence,
     arm_sentence,
     completeness_sentence,
     plural,
-    verdict_sentence,
 )
 
 # Nothing is fetched and nothing is run, whatever a study's files hold.
@@ -43,8 +43,10 @@ STATISTICS = (
     "seed by seed. The interval is Student's t of the differences; beside its test stand the exact "
     "sign test and the sign-flip permutation test, which assume less and need more seeds. Holm's "
     "correction is over the tampered and scheduled arms. Helps and hurts: the corrected p of the t "
-    "test is below 0.05. No difference: the 95 % interval lies within ±{margin:g} points. Else "
-    "inconclusive."
+    "test and the p of the permutation test are below 0.05. Suggests: the t test's alone is, or "
+    "seeds were added. Diverges: more of its runs diverged than of the reference's; differences "
+    "are those of the survivors. No difference: the 95 % interval lies within ±{margin:g} points. "
+    "Else inconclusive."
 )
 LIMITS = (
     "The intervals are over seeds: over initial weights, order and augmentation, on one split of "

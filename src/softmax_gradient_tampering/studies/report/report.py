@@ -9,7 +9,7 @@ from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
 from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN
 from softmax_gradient_tampering.studies.report.files import write_tables
 from softmax_gradient_tampering.studies.report.page import NUM_FIGURES, build_page
-from softmax_gradient_tampering.studies.report.wording import verdict_sentence
+from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.results.collect import collect
 
 Progress = Callable[[str, int, int], None]

@@ -258,9 +258,10 @@ def _difference_cells(result: ArmResult, other: ArmResult) -> list[Markup]:
     if comparison is None or comparison.num_pairs == 0:
         return [element("td", "no pairs", colspan=6, class_="dim")]
     source = f"differences|{result.arm.name}|{other.arm.name}|{ACCURACY}"
+    half_width = comparison.half_width if comparison.has_interval else math.nan
     permutation = p_value(comparison.p_permutation) + ("" if comparison.is_exact else "*")
     return [
-        _plus_minus(comparison.mean, comparison.half_width, 2, source, "difference", sign=True),
+        _plus_minus(comparison.mean, half_width, 2, source, "difference", sign=True),
         element("td", _verdict(comparison), class_="verdict"),
         _numeric(p_value(comparison.p_holm), f"{source}|p_holm"),
         _numeric("–") if comparison.sd == 0 else _numeric(p_value(comparison.p_t), f"{source}|p_t"),
@@ -276,7 +277,15 @@ def _has_no_spread(comparison: Comparison | None) -> bool:
 def _verdict(comparison: Comparison) -> object:
     if comparison.verdict is None:
         return element("span", "control", class_="dim")
-    marks = {"helps": "▲", "hurts": "▼", "no difference": "=", "inconclusive": "?"}
+    marks = {
+        "helps": "▲",
+        "suggests a gain": "△",
+        "hurts": "▼",
+        "suggests harm": "▽",
+        "diverges": "✕",
+        "no difference": "=",
+        "inconclusive": "?",
+    }
     mark = element("span", marks[comparison.verdict], aria_hidden="true")
     return join(mark, " ", comparison.verdict)
 

@@ -1,5 +1,6 @@
 """What has become of a cell, from its files; each of them is read once."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from softmax_gradient_tampering.training.records.run_files import NOT_HASHED
 
 FAILURE_NAME = "failure.json"
 _FAILURE: Form = {"attempts": COUNT, "error": TEXT}
+# How the training program says that a loss or a gradient was not finite.
+_DIVERGED = re.compile(r"epoch \d+, .*(the loss .*is (nan|-?inf)\b|not finite)")
 _DEFAULTS = to_mapping(Config())
 _NOT_COMPARED = {*NOT_HASHED, *NOT_RECORDED}
 # What a run fills in where the plan does not say it.
@@ -29,8 +32,8 @@ class CellRecord:
     Attributes:
         cell: of the plan.
         state: of the cell.
-        reason: why it failed or is invalid; one line.
-        attempts: of a failed one, how often it was tried; 0 where that is not known.
+        reason: why it diverged, failed or is invalid; one line.
+        attempts: of one that diverged or failed, how often it was tried; 0 where that is not known.
         run: what it left behind, where it is finished.
     """
 
@@ -76,7 +79,8 @@ def read_cell(folder: Path, cell: Cell, settings: Mapping[str, Any]) -> CellReco
         return CellRecord(cell, State.INVALID, first_line(error))
     failure = read_failure(folder)
     if failure is not None:
-        return CellRecord(cell, State.FAILED, failure.error, failure.attempts)
+        state = State.DIVERGED if _DIVERGED.match(failure.error) else State.FAILED
+        return CellRecord(cell, state, failure.error, failure.attempts)
     has_begun = has_begun or (folder / "summary.csv").exists()
     return CellRecord(cell, State.UNFINISHED if has_begun else State.MISSING)
 

@@ -56,6 +56,7 @@ class Study:
         cells: of all arms and seeds, in the plan's order.
         agreements: of every equivalent arm's name, by seed.
         notes: what a reader should know of the folder, a sentence each.
+        has_grown: whether seeds were added after the first ones had been seen.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Study:
     cells: tuple[StudyCell, ...]
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    has_grown: bool = False
 
     def finished(self, arm: Arm) -> dict[int, RecordedRun]:
         """An arm's finished runs by seed."""
@@ -161,6 +163,7 @@ def _collect_study(folder: StudyFolder, after_cell: AfterCell | None) -> Study:
         cells=tuple(cells[cell] for cell in plan.cells),
         agreements=agreements,
         notes=tuple(notes),
+        has_grown=bool(plan.stages),
     )
 
 

@@ -44,7 +44,9 @@ class StudyFolder:
     def read(self, cell: Cell) -> CellRecord:
         """What has become of a cell; each of its files is read once."""
         record = read_cell(self.cell_path(cell), cell, self.plan.settings_of(cell))
-        may_run = record.state in (State.FAILED, State.UNFINISHED, State.MISSING)
+        may_run = record.state in (
+            *(State.DIVERGED, State.FAILED, State.UNFINISHED, State.MISSING),
+        )
         if may_run and claims.is_held(self.lock_path(cell)):
             return CellRecord(cell, State.RUNNING)
         return record

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from softmax_gradient_tampering.errors import UserError, as_printable
 from softmax_gradient_tampering.training.checkpoint.file import read_checkpoint_file
+from softmax_gradient_tampering.training.checkpoint.foreign import as_timms
 from softmax_gradient_tampering.training.checkpoint.form import find_checkpoint_fault
 
 OUR_KEY = "softmax_gradient_tampering"
@@ -20,7 +21,7 @@ class Checkpoint(NamedTuple):
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint without running code from it: ours, a published one, or timm's.
+    """Load a checkpoint without running code from it: ours, a published one, or another's.
 
     Raises:
         DamagedCheckpointError: it is damaged.
@@ -29,8 +30,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint_file(path)
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path}: not a checkpoint but {type(checkpoint).__name__}")
-    if "state_dict" not in checkpoint:
-        checkpoint = {"state_dict": checkpoint}
+    try:
+        checkpoint = as_timms(checkpoint)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
     fault = find_checkpoint_fault(checkpoint, OUR_KEY, FORMAT)
     if fault is not None:
         raise UserError(f"{path}: not a checkpoint of a known form: {fault}")

@@ -12,10 +12,18 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from softmax_gradient_tampering.errors import UserError, first_line
 from softmax_gradient_tampering.files.text import open_regular
+from softmax_gradient_tampering.training.checkpoint.kind import (
+    describe_folder,
+    describe_other_kind,
+    describe_parts,
+    is_safetensors,
+)
 
 _CHUNK = 2**20
 
@@ -35,6 +43,11 @@ def read_checkpoint_file(path: Path) -> Any:
     try:
         # The bytes whose checksums were compared are the ones that are loaded.
         with open_regular(path) as file:
+            if is_safetensors(file):
+                return safetensors.torch.load(file.read())
+            what = describe_other_kind(file)
+            if what is not None:
+                raise DamagedCheckpointError(f"{path}: not a checkpoint but {what}")
             is_zip = _check_parts(path, file)
             file.seek(0)
             with torch.serialization.safe_globals([argparse.Namespace]):
@@ -43,6 +56,10 @@ def read_checkpoint_file(path: Path) -> Any:
         raise
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
+    except IsADirectoryError as error:
+        raise DamagedCheckpointError(
+            f"{path}: not a checkpoint but {describe_folder(path)}"
+        ) from error
     except (OSError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EINVAL, errno.EISDIR):
             # A folder, a pipe or a device; or a file that has been cut short, where torch has
@@ -70,7 +87,7 @@ def _unpickling_error(path: Path, error: Exception, is_zip: bool) -> UserError:
     # and any other error may be this machine's.
     is_damaged = (
         not is_zip
-        or isinstance(error, ValueError)
+        or isinstance(error, ValueError | SafetensorError)
         or any(name in str(error) for name in ("PytorchStreamReader", "inline_container"))
     )
     error_class = DamagedCheckpointError if is_damaged else UserError
@@ -107,6 +124,9 @@ def _check_parts(path: Path, file: BinaryIO) -> bool:
 
 def _check_zip(path: Path, file: BinaryIO) -> None:
     with zipfile.ZipFile(file) as parts:
+        what = describe_parts(parts.namelist())
+        if what is not None:
+            raise DamagedCheckpointError(f"{path}: not a checkpoint but {what}")
         for part in parts.infolist():
             if part.compress_type != zipfile.ZIP_STORED:
                 # torch never compresses; what would be unpacked may be of any size.

@@ -164,7 +164,7 @@ def restore(
     Raises:
         UserError: the checkpoint belongs to another model or another optimizer.
     """
-    load_weights(trainer.model, checkpoint["state_dict"], config)
+    load_weights(trainer.model, checkpoint["state_dict"], config, checkpoint.get("arch") or "")
     mark_folded(trainer.model, checkpoint)
     if trainer.average is not None:
         weights = checkpoint.get("state_dict_ema", checkpoint["state_dict"])

@@ -1,16 +1,16 @@
 """From a configuration to the model, and to how several processes call it."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.layers import convert_splitbn_model
-from timm.models import get_pretrained_cfg
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from softmax_gradient_tampering.errors import UserError, as_user_error
-from softmax_gradient_tampering.models import create_model
+from softmax_gradient_tampering.models import create_model, find_model
 from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
 from softmax_gradient_tampering.training.checkpoint.weights import load_best_weights
 from softmax_gradient_tampering.training.config.fields import Config
@@ -39,13 +39,16 @@ def create_configured_model(config: Config, image_size: tuple[int, int, int] | N
     size = image_size or config.input_size
     if size:
         settings["in_chans"] = size[0]
-    pretrained_cfg = get_pretrained_cfg(config.model, allow_unregistered=True)
-    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+    found = find_model(config.model)
+    if found.has_fixed_size:
         settings["img_size"] = config.img_size or (size[-1] if size else None)
-    model = create_model(config.model, config.zero_init_last, **settings)
+    model = create_model(found, config.zero_init_last, **settings)
     _set_batch_norm(config, model)
     if config.initial_checkpoint:
-        load_best_weights(model, load_checkpoint(Path(config.initial_checkpoint)), config)
+        checkpoint = load_checkpoint(Path(config.initial_checkpoint))
+        line = load_best_weights(model, checkpoint, config, may_start_head=not config.validate)
+        if line is not None:
+            warnings.warn(f"--initial-checkpoint {config.initial_checkpoint}: {line}", stacklevel=2)
     if config.split_bn:
         model = convert_splitbn_model(model, max(config.aug_splits, 2))
     return model

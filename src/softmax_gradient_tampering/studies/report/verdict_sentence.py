@@ -1,0 +1,236 @@
+"""The report's first sentence: the whole truth of a study in one."""
+
+from collections.abc import Callable
+
+from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
+from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
+from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
+from softmax_gradient_tampering.studies.report.wording import (
+    divergence_phrase,
+    doubt_phrase,
+    interval_phrase,
+    number,
+    plural,
+    seeds_phrase,
+    survivors_phrase,
+)
+
+_Arms = dict[Verdict, list[ArmResult]]
+
+
+def verdict_sentence(results: Results) -> str:
+    """The report's first sentence: does tampering help here?"""
+    if results.study.kind != "study":
+        return _single_sentence(results)
+    if not any(result.runs for result in results.arms.values()):
+        return "Nothing can be said yet: no run of this study is finished."
+    if results.baseline is None:
+        return "Nothing can be compared: no run of the baseline, alpha 1, is finished."
+    if not results.judged:
+        return "Nothing can be said of tampering: no run with it is finished."
+    by_verdict = {verdict: _with_verdict(results, verdict) for verdict in Verdict}
+    for verdict, write in _SENTENCES.items():
+        if by_verdict[verdict]:
+            return write(results, by_verdict)
+    closest = max(results.judged, key=lambda r: abs(_against(results, r).mean))
+    several = f"; the largest of {len(results.judged)} is " if len(results.judged) > 1 else ": "
+    return (
+        f"Tampering makes no difference larger than {results.margin:g} points here{several}"
+        f"{_effect(results, closest)}."
+    )
+
+
+def _single_sentence(results: Results) -> str:
+    (result,) = results.arms.values()
+    ((_, run),) = result.runs.items()
+    epoch = int(run.final("epoch"))
+    alpha = f"alpha {result.arm.alpha:g}" if run.args else "an alpha that is not recorded"
+    ordinary = ", which is ordinary training" if run.args and result.arm.alpha == 1 else ""
+    return (
+        f"One run, with {alpha}{ordinary}: {number(run.final(ACCURACY), 2)} % test accuracy "
+        f"after epoch {epoch}. One run cannot say whether tampering helps."
+    )
+
+
+def _against(results: Results, result: ArmResult) -> Comparison:
+    comparison = result.comparison(results.baseline)
+    assert comparison is not None
+    return comparison
+
+
+def _with_verdict(results: Results, verdict: Verdict) -> list[ArmResult]:
+    """The arms of a verdict, the largest difference first, those without any last."""
+
+    def size(result: ArmResult) -> float:
+        comparison = _against(results, result)
+        return abs(comparison.mean) if comparison.num_pairs else -1.0
+
+    found = [r for r in results.judged if _against(results, r).verdict is verdict]
+    return sorted(found, key=size, reverse=True)
+
+
+def _effect(results: Results, result: ArmResult) -> str:
+    """An arm's difference in words. It was picked for its size: the interval allows for that."""
+    comparison = _against(results, result)
+    if comparison.num_pairs == 0:
+        return f"{result.arm.name} without any pair of runs{divergence_phrase(comparison)}"
+    mean = number(comparison.mean, 2, sign=True)
+    doubt = doubt_phrase(comparison).replace(";", ",") if comparison.verdict in _CLAIMS else ""
+    interval = interval_phrase(comparison, len(results.judged))
+    diverged = divergence_phrase(comparison).replace(";", ",")
+    survivors = survivors_phrase(comparison)
+    return (
+        f"{result.arm.name} with {mean} points of test accuracy{survivors}{interval}{diverged}"
+        f"{doubt}"
+    )
+
+
+def _helps(results: Results, by_verdict: _Arms) -> str:
+    return _gain(results, by_verdict, Verdict.HELPS, "Tampering helps")
+
+
+def _suggests_gain(results: Results, by_verdict: _Arms) -> str:
+    words = "The results suggest, and do not show, that tampering helps"
+    return _gain(results, by_verdict, Verdict.SUGGESTS_GAIN, words)
+
+
+def _gain(results: Results, by_verdict: _Arms, verdict: Verdict, words: str) -> str:
+    best = by_verdict[verdict][0]
+    small = abs(_against(results, best).mean) < results.margin
+    less = f", less than the margin of {results.margin:g} points" if small else ""
+    opening = f"{words} against the baseline as configured: {_effect(results, best)}{less}"
+    tuned, equivalent = _tuned_control(results, best), _equivalent_control(results, best)
+    bad = (Verdict.HURTS, Verdict.SUGGESTS_HARM, Verdict.DIVERGES)
+    elsewhere = [
+        f"{kind.replace('suggests', 'the results suggest')} at "
+        f"{', '.join(r.arm.name for r in by_verdict[kind])}"
+        for kind in bad
+        if by_verdict[kind]
+    ]
+    harm = f" Not at every setting: {'; '.join(elsewhere)}." if elsewhere else ""
+    return f"{opening}{tuned}{equivalent}.{harm}"
+
+
+def _tuned_control(results: Results, best: ArmResult) -> str:
+    """What is left of a gain against the tuned baseline."""
+    comparison = best.comparison(results.tuned)
+    if comparison is None or comparison.num_pairs == 0:
+        tried = "was not tried"
+        if any(result.arm.kind == "tuned" for result in results.arms.values()):
+            tried = "is not known, as no run of the tuned baseline can be compared"
+        return f"; whether tuning the baseline gains as much {tried}"
+    mean = (
+        f"{number(comparison.mean, 2, sign=True)} points{survivors_phrase(comparison)}"
+        f"{interval_phrase(comparison)}{divergence_phrase(comparison).replace(';', ',')}"
+    )
+    endings = {
+        Verdict.HELPS: "and against the tuned baseline as well",
+        Verdict.SUGGESTS_GAIN: "and the results suggest a gain against the tuned baseline too",
+        Verdict.HURTS: "but the tuned baseline is better",
+        Verdict.SUGGESTS_HARM: "but the results suggest that the tuned baseline is better",
+        Verdict.DIVERGES: "but it diverges more often than the tuned baseline",
+        Verdict.NO_DIFFERENCE: (
+            f"but against the tuned baseline there is no difference larger than "
+            f"{results.margin:g} points"
+        ),
+        Verdict.INCONCLUSIVE: "but against the tuned baseline it is inconclusive",
+    }
+    assert comparison.verdict is not None
+    return f", {endings[comparison.verdict]}: {mean}"
+
+
+def _equivalent_control(results: Results, best: ArmResult) -> str:
+    """Whether ordinary training at the equivalent settings gains as much."""
+    control = next(
+        (
+            result
+            for result in results.arms.values()
+            if (result.arm.kind, result.arm.alpha) == ("equivalent", best.arm.alpha)
+        ),
+        None,
+    )
+    comparison = None if control is None else control.comparison(results.baseline)
+    if control is None or comparison is None or comparison.num_pairs == 0:
+        return ""
+    mean = number(comparison.mean, 2, sign=True)
+    gain = _against(results, best).mean
+    if abs(comparison.mean - gain) <= min(results.margin, abs(gain) / 2):
+        return (
+            f"; ordinary training at the equivalent settings, {control.arm.name}, gains as much "
+            f"({mean} points): it is a gain of those settings"
+        )
+    return (
+        f"; {control.arm.name}, ordinary training that must coincide, has {mean} points: "
+        "something is wrong"
+    )
+
+
+def _diverges(results: Results, by_verdict: _Arms) -> str:
+    worst = max(by_verdict[Verdict.DIVERGES], key=lambda r: _against(results, r).divergence.share)
+    comparison = _against(results, worst)
+    own, reference = comparison.divergence, comparison.reference_divergence
+    opening = (
+        f"With tampering, more runs diverged than without: {own.num_diverged} of "
+        f"{plural(own.num_ended, 'run')} of {worst.arm.name}, of the baseline "
+        f"{reference.num_diverged} of {reference.num_ended}"
+    )
+    if comparison.num_pairs:
+        mean = number(comparison.mean, 2, sign=True)
+        opening += (
+            f"; the survivors differ by {mean} points of test accuracy"
+            f"{interval_phrase(comparison, len(results.judged))}"
+        )
+    return f"{opening}{_rest(results, by_verdict, Verdict.DIVERGES)}."
+
+
+def _hurts(results: Results, by_verdict: _Arms) -> str:
+    hurting = by_verdict[Verdict.HURTS]
+    if len(hurting) == len(results.judged):
+        where = "in every arm tried: the most " if len(hurting) > 1 else "here: "
+        return f"Tampering hurts {where}{_effect(results, hurting[0])}."
+    rest = _rest(results, by_verdict, Verdict.HURTS)
+    return f"Tampering hurts {_effect(results, hurting[0])}{rest}."
+
+
+def _suggests_harm(results: Results, by_verdict: _Arms) -> str:
+    found = by_verdict[Verdict.SUGGESTS_HARM]
+    words = "The results suggest, and do not show, that tampering hurts"
+    rest = _rest(results, by_verdict, Verdict.SUGGESTS_HARM)
+    return f"{words}: {_effect(results, found[0])}{rest}."
+
+
+def _rest(results: Results, by_verdict: _Arms, told: Verdict) -> str:
+    """The verdicts of the other arms, in a few words each."""
+    words = {
+        Verdict.HURTS: "it hurts",
+        Verdict.SUGGESTS_HARM: "the results suggest harm for",
+        Verdict.DIVERGES: "it diverges more often for",
+        Verdict.NO_DIFFERENCE: f"no difference larger than {results.margin:g} points for",
+        Verdict.INCONCLUSIVE: "inconclusive for",
+    }
+    rest = [
+        f"; {text} {', '.join(result.arm.name for result in by_verdict[verdict])}"
+        for verdict, text in words.items()
+        if verdict is not told and by_verdict[verdict]
+    ]
+    return "".join(rest)
+
+
+def _inconclusive(results: Results, by_verdict: _Arms) -> str:
+    largest = by_verdict[Verdict.INCONCLUSIVE][0]
+    comparison = _against(results, largest)
+    if comparison.num_pairs == 0:
+        return "Inconclusive: tampered and baseline runs have no seed in common yet."
+    return f"Inconclusive: {_effect(results, largest)}; {seeds_phrase(comparison)}."
+
+
+_CLAIMS = (Verdict.HELPS, Verdict.SUGGESTS_GAIN, Verdict.HURTS, Verdict.SUGGESTS_HARM)
+# The first of these that an arm has makes the sentence.
+_SENTENCES: dict[Verdict, Callable[[Results, _Arms], str]] = {
+    Verdict.HELPS: _helps,
+    Verdict.SUGGESTS_GAIN: _suggests_gain,
+    Verdict.HURTS: _hurts,
+    Verdict.DIVERGES: _diverges,
+    Verdict.SUGGESTS_HARM: _suggests_harm,
+    Verdict.INCONCLUSIVE: _inconclusive,
+}

@@ -1,0 +1,101 @@
+"""The first sentence in a grid of situations, against a table that a person has read.
+
+`python -m tests.studies.report.test_verdict_sentences` writes the table anew, to be read again.
+"""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from softmax_gradient_tampering.studies.analysis.comparison import Results
+from softmax_gradient_tampering.studies.plan.plan import Arm
+from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
+from tests.studies.report.test_wording import BASELINE, HALF, QUARTER, TUNED, results
+
+GOLDEN = Path(__file__).parent / "golden" / "verdict_sentences.csv"
+SAME = Arm("equivalent-0.25", "equivalent", 0.25)
+
+SITUATIONS: dict[str, Results] = {
+    "no effect, ten seeds": results({BASELINE: 0, QUARTER: 0}),
+    "no effect, two arms": results({BASELINE: 0, HALF: 0.05, QUARTER: -0.1}),
+    "a gain, no control": results({BASELINE: 0, QUARTER: 1}),
+    "a gain below the margin": results({BASELINE: 0, QUARTER: 0.3}),
+    "a gain, the largest of two arms": results({BASELINE: 0, HALF: 0.4, QUARTER: 1}),
+    "a gain that the equivalent training has too": results({BASELINE: 0, QUARTER: 1, SAME: 1}),
+    "a gain that the equivalent training lacks": results({BASELINE: 0, QUARTER: 1, SAME: 0}),
+    "a gain that the tuned baseline has too": results({BASELINE: 0, QUARTER: 1, TUNED: 1}),
+    "a gain beyond the tuned baseline": results({BASELINE: 0, QUARTER: 2, TUNED: 1}),
+    "a gain, the tuned baseline is better": results({BASELINE: 0, QUARTER: 1, TUNED: 2}),
+    "a gain with both controls": results({BASELINE: 0, QUARTER: 1, SAME: 1, TUNED: 1}),
+    "a gain, harm elsewhere": results({BASELINE: 0, HALF: 1, QUARTER: -8}),
+    "a gain, divergence elsewhere": results(
+        {BASELINE: 0, HALF: 1, QUARTER: 1}, diverged={QUARTER: 3}
+    ),
+    "a gain of survivors, four of ten diverged": results(
+        {BASELINE: 0, QUARTER: 1}, diverged={QUARTER: 4}
+    ),
+    "a gain, as many diverged in both arms": results(
+        {BASELINE: 0, QUARTER: 1}, diverged={BASELINE: 2, QUARTER: 2}
+    ),
+    "a gain, more of the baseline diverged": results(
+        {BASELINE: 0, QUARTER: 1}, diverged={BASELINE: 3}
+    ),
+    "no effect, one of ten diverged": results({BASELINE: 0, QUARTER: 0}, diverged={QUARTER: 1}),
+    "harm, four of ten diverged": results({BASELINE: 0, QUARTER: -2}, diverged={QUARTER: 4}),
+    "all diverged": results({BASELINE: 0, QUARTER: 0}, diverged={QUARTER: 10}),
+    "a gain on five seeds": results({BASELINE: 0, QUARTER: 2}, num_seeds=5),
+    "harm on five seeds": results({BASELINE: 0, QUARTER: -2}, num_seeds=5),
+    "a gain on two equal pairs": results({BASELINE: 0, QUARTER: 1.5}, spread=0, num_seeds=2),
+    "a gain on six equal pairs": results({BASELINE: 0, QUARTER: 1.5}, spread=0, num_seeds=6),
+    "a gain of a study that has grown": results({BASELINE: 0, QUARTER: 1}, has_grown=True),
+    "harm in a study that has grown": results({BASELINE: 0, QUARTER: -1}, has_grown=True),
+    "harm": results({BASELINE: 0, QUARTER: -2}),
+    "harm in all arms": results({BASELINE: 0, HALF: -1, QUARTER: -2}),
+    "harm, the other arm open": results({BASELINE: 0, HALF: 0.45, QUARTER: -3}, spread=1),
+    "harm, no difference of the other arm": results({BASELINE: 0, HALF: 0, QUARTER: -2}),
+    "open": results({BASELINE: 0, QUARTER: 0.5}, spread=1),
+    "open, two arms": results({BASELINE: 0, HALF: 0.2, QUARTER: 0.5}, spread=1),
+    "one seed": results({BASELINE: 0, QUARTER: 5}, num_seeds=1),
+}
+
+
+def test_the_table_has_every_situation() -> None:
+    assert list(_golden()) == list(SITUATIONS)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_a_sentence_is_the_one_that_was_read(situation: str) -> None:
+    assert verdict_sentence(SITUATIONS[situation]) == _golden()[situation]
+
+
+def test_what_no_sentence_may_say() -> None:
+    for situation, sentence in _golden().items():
+        if "diverged" in situation and "as many" not in situation and "baseline" not in situation:
+            assert "helps" not in sentence, situation
+        if "diverge" in situation:
+            assert "diverge" in sentence, situation
+        for low, high in (part.split(" to ") for part in _intervals(sentence)):
+            assert low != high, situation
+        if "five seeds" in situation or "grown" in situation or "two equal" in situation:
+            assert not sentence.startswith(("Tampering helps", "Tampering hurts")), situation
+
+
+def _intervals(sentence: str) -> list[str]:
+    return [
+        part.split(",")[0] for part in sentence.split("95 % interval ")[1:] if "for" not in part[:4]
+    ]
+
+
+def _golden() -> dict[str, str]:
+    with GOLDEN.open(newline="", encoding="utf-8") as file:
+        return {row["situation"]: row["sentence"] for row in csv.DictReader(file)}
+
+
+if __name__ == "__main__":
+    GOLDEN.parent.mkdir(exist_ok=True)
+    with GOLDEN.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("situation", "sentence"))
+        for name, found in SITUATIONS.items():
+            writer.writerow((name, verdict_sentence(found)))
