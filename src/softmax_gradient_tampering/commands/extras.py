@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 # Of every library that an extra of pyproject.toml brings: the extra.
 _EXTRA_OF = {
-    **dict.fromkeys(("timm", "torchvision", "rich", "yaml", "sklearn", "numpy", "PIL"), "train"),
+    **dict.fromkeys(("timm", "torchvision", "safetensors", "rich"), "train"),
+    **dict.fromkeys(("yaml", "sklearn", "numpy", "PIL"), "train"),
     **dict.fromkeys(("matplotlib", "scipy"), "study"),
     "optuna": "search",
     **dict.fromkeys(("tensorboard", "wandb"), "log"),
