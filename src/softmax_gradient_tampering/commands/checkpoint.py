@@ -14,9 +14,11 @@ def main(argv: Sequence[str]) -> None:
         description="Show what is in a checkpoint: this program's, a published one, or timm's. "
         "Nothing in it is executed.",
     )
-    parser.add_argument("action", choices=("show",), help="print what is in it")
-    parser.add_argument("file", metavar="FILE", type=Path, help="a .pth.tar or .pth file")
-    parser.add_argument("--args", action="store_true", help="its settings too, as YAML")
+    parser.add_argument("action", choices=("show",), help="print what is in the file")
+    parser.add_argument("file", metavar="FILE", type=Path, help="a checkpoint, .pth.tar or .pth")
+    parser.add_argument(
+        "--args", action="store_true", help="print the settings of its run too, as YAML [off]"
+    )
     words = parser.parse_args(argv)
 
     from softmax_gradient_tampering.training.checkpoint.description import describe_checkpoint

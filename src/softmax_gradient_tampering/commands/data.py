@@ -65,14 +65,16 @@ def main(argv: Sequence[str]) -> int:
 
 def _add_check_flags(parser: argparse.ArgumentParser) -> None:
     add = partial(parser.add_argument, metavar="NAME")
-    add("folder", metavar="DIR", help="holds train/ and val/, or class folders")
+    add("folder", metavar="DIR", help="look through this folder, of train/ and val/ or of classes")
     cores = len(os.sched_getaffinity(0))
-    text = f"threads (default: the cores, {cores})"
+    text = "decode with this many threads [one a core]"
     add("-j", "--workers", type=int, default=cores, metavar="N", help=text)
-    add("--train-split", default="train", help="name of the training split (default: train)")
-    text = "name of the validation split (default: validation or another usual name)"
+    add("--train-split", default="train", help="name of the training split [train]")
+    text = "name of the validation split [validation, or another usual name]"
     add("--val-split", default="validation", help=text)
-    parser.add_argument("--json", action="store_true", help="print JSON instead")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON in the place of a table [off]"
+    )
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -89,12 +91,20 @@ def _check(args: argparse.Namespace) -> int:
 
 def _add_imagenet_flags(parser: argparse.ArgumentParser) -> None:
     add = partial(parser.add_argument, type=_path, metavar="PATH")
-    add("--train", help="ILSVRC2012_img_train.tar, or a folder of its archives or classes")
-    add("--val", help="ILSVRC2012_img_val.tar, or a folder of its images")
-    add("--devkit", help="ILSVRC2012_devkit_t12.tar.gz, or its folder; --val needs it")
-    add("--output", metavar="DIR", required=True, help="folder that is to hold train/ and val/")
+    add(
+        "--train",
+        help="sort ILSVRC2012_img_train.tar, or a folder of its archives or classes [none]",
+    )
+    add("--val", help="sort ILSVRC2012_img_val.tar, or a folder of its images [none]")
+    add("--devkit", help="ILSVRC2012_devkit_t12.tar.gz, or its folder; --val needs it [none]")
+    add(
+        "--output",
+        metavar="DIR",
+        required=True,
+        help="make train/ and val/ in this folder [required]",
+    )
     for name, default in (("classes", 1000), ("train-images", 1_281_167), ("val-images", 50_000)):
-        text = f"{name.replace('-', ' ')} to be found, for a part of ImageNet (default: {default})"
+        text = f"{name.replace('-', ' ')} to be found, for a part of ImageNet [{default}]"
         add(f"--{name}", type=int, default=default, metavar="N", help=text)
 
 

@@ -33,16 +33,16 @@ def main(argv: Sequence[str]) -> None:
         "--seeds",
         type=int,
         default=NUM_SEEDS,
-        help=f"train each arm with this many seeds ({NUM_SEEDS})",
+        help=f"train each arm with this many seeds [{NUM_SEEDS}]",
     )
     parser.add_argument(
         "--epochs",
         type=int,
         default=NUM_EPOCHS,
-        help=f"train each run for this many epochs ({NUM_EPOCHS})",
+        help=f"train each run for this many epochs [{NUM_EPOCHS}]",
     )
     parser.add_argument(
-        "--output", default="output/demo", help="write the study in this folder (output/demo)"
+        "--output", default="output/demo", help="write the study in this folder [output/demo]"
     )
     args = parser.parse_args(argv)
     for name in ("seeds", "epochs"):

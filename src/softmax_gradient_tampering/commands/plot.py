@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
         "--output",
         metavar="FILE",
         type=Path,
-        help=f"write this picture; its name ends in .{', .'.join(FORMATS)} (RUN/filter_norms.png)",
+        help=f"write this picture; its name ends in .{', .'.join(FORMATS)} [RUN/filter_norms.png]",
     )
     args = parser.parse_args(argv)
     output = args.output or args.run / "filter_norms.png"

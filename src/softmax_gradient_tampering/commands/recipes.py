@@ -33,9 +33,12 @@ def main(argv: Sequence[str]) -> None:
         nargs="?",
         choices=("list", "show", "schedule"),
         default="list",
-        help="list all; show the YAML file of one; print its epoch,lr as CSV",
+        help="list: all of them, with their published figures; show: the YAML file of one; "
+        "schedule: its learning rate in every epoch, as CSV [list]",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="of a recipe, as listed")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="name of a recipe, as list prints it"
+    )
     args = parser.parse_args(argv)
     if args.action == "list":
         _print_list()

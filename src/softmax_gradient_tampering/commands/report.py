@@ -23,14 +23,14 @@ def main(argv: Sequence[str]) -> None:
         help="report this study folder, run folder or summary.csv, ours or the published program's",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write this HTML file (PATH/report.html)"
+        "--output", type=Path, metavar="FILE", help="write this HTML file [PATH/report.html]"
     )
     parser.add_argument(
         "--margin",
         type=_points,
         default=DEFAULT_MARGIN,
         metavar="POINTS",
-        help="count differences of accuracy within this many points as none (%(default)s)",
+        help="count differences of accuracy within this many points as none [%(default)s]",
     )
     args = parser.parse_args(argv)
 

@@ -89,7 +89,9 @@ def commands(argv: Sequence[str]) -> None:
     )
     parser.add_argument("study", type=Path, metavar="DIR/NAME", help="the folder of the study")
     parser.add_argument(
-        "--slurm", action="store_true", help="print one sbatch array script that runs them all"
+        "--slurm",
+        action="store_true",
+        help="print one sbatch array script that runs them all [off]",
     )
     args = parser.parse_args(argv)
 

@@ -130,24 +130,24 @@ def grid_line(text: str) -> tuple[str, list[str]]:
 
 def add_shared_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `run` and `search` have in common."""
-    parser.add_argument("--name", help="name of the study; its folder is DIR/NAME (required)")
+    parser.add_argument("--name", help="name of the study; its folder is DIR/NAME [required]")
     parser.add_argument(
-        "--output", metavar="DIR", help="keep the folders of studies in this one (output/study)"
+        "--output", metavar="DIR", help="keep the folders of studies in this one [output/study]"
     )
     parser.add_argument(
         "--holdout",
         type=float,
         metavar="SHARE",
-        help="choose settings on this share of the training set, held out by the seed (0.2)",
+        help="choose settings on this share of the training set, held out by the seed [0.2]",
     )
     parser.add_argument(
-        "--jobs", type=int, metavar="N", help="train N runs at a time (one a core; on a GPU one)"
+        "--jobs", type=int, metavar="N", help="train N runs at a time [one a core; on a GPU one]"
     )
     parser.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="give each run N threads (the cores divided by the jobs)",
+        help="give each run N threads [the cores divided by the jobs]",
     )
 
 
@@ -173,45 +173,45 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         nargs="+",
         metavar="ALPHA",
-        help="train an arm at each of these alphas; 1, ordinary training, is one of them (1 0.25)",
+        help="train an arm at each of these alphas; 1, ordinary training, is one of them [1 0.25]",
     )
     parser.add_argument(
         "--seeds",
         type=seed_list,
-        help="train every arm with this many seeds, from 0 on, or with these: 3,5,8 (10)",
+        help="train every arm with this many seeds, from 0 on, or with these: 3,5,8 [10]",
     )
     parser.add_argument(
         "--controls",
         nargs="+",
         metavar="CONTROL",
         help="add control arms; equivalent: ordinary training re-set to coincide with each alpha; "
-        "tuned: ordinary training at its best settings of --grid (none)",
+        "tuned: ordinary training at its best settings of --grid [none]",
     )
     parser.add_argument(
         "--grid",
         type=grid_line,
         nargs="+",
         metavar="FLAG=VALUES",
-        help="choose the tuned arm's settings from these: lr=0.05,0.1 weight_decay=0,1e-4 (none)",
+        help="choose the tuned arm's settings from these: lr=0.05,0.1 weight_decay=0,1e-4 [none]",
     )
     parser.add_argument(
         "--tuning-seeds",
         type=seed_list,
         metavar="SEEDS",
-        help="train every point of the grid with these seeds (those of --seeds)",
+        help="train every point of the grid with these seeds [those of --seeds]",
     )
     parser.add_argument(
         "--alpha-schedules",
         nargs="+",
         metavar="WAY:START:END",
         help="add an arm whose alpha changes over the epochs for each of these, "
-        "such as linear:1:0.25 or cosine:1:0.25 (none)",
+        "such as linear:1:0.25 or cosine:1:0.25 [none]",
     )
     parser.add_argument(
         "--processes-per-run",
         type=int,
         metavar="N",
-        help="above 1, train every run as a torchrun job of N processes (1)",
+        help="above 1, train every run as a torchrun job of N processes [1]",
     )
     return parser
 

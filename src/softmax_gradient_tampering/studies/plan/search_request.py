@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_shared_flags(parser)
     parser.add_argument(
-        "--trials", type=int, default=30, metavar="N", help="stop when N trials are done (30)"
+        "--trials", type=int, default=30, metavar="N", help="stop when N trials are done [30]"
     )
     parser.add_argument(
         "--alpha-range",
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         default=(0.05, 1.0),
         metavar=("LOW", "HIGH"),
-        help="propose alphas between these two (0.05 1)",
+        help="propose alphas between these two [0.05 1]",
     )
     parser.add_argument(
         "--lr-range",
@@ -113,19 +113,19 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         default=(0.01, 0.5),
         metavar=("LOW", "HIGH"),
-        help="propose learning rates between these two (0.01 0.5)",
+        help="propose learning rates between these two [0.01 0.5]",
     )
     parser.add_argument(
         "--seeds",
         type=seed_list,
         default=(0, 1, 2),
-        help="train every trial with this many seeds, from 0 on, or with these: 3,5,8 (3)",
+        help="train every trial with this many seeds, from 0 on, or with these: 3,5,8 [3]",
     )
     parser.add_argument(
         "--storage",
         metavar="URL",
         help="keep the trials in a database that several machines share, such as "
-        "postgresql://... (memory)",
+        "postgresql://... [memory]",
     )
     parser.set_defaults(output="output/study", holdout=0.2, name=None, jobs=None, threads=None)
     return parser
