@@ -112,6 +112,7 @@ def value_and_gradient(loss_fn, logits: Tensor, *args, **options) -> tuple[Tenso
     loss = loss_fn(logits, *args, **options)
     incoming = 1 + torch.arange(loss.numel(), dtype=torch.float64) / 7
     loss.backward(incoming.reshape(loss.shape).to(loss.dtype))
+    assert logits.grad is not None
     return loss.detach(), logits.grad
 
 

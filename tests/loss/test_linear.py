@@ -71,8 +71,10 @@ def of_logits(arguments: Arguments, alpha: Any, loss_fn=tampered_cross_entropy) 
 
 def value_and_gradients(loss_fn, arguments: Arguments, alpha: Any) -> list[Tensor]:
     """The loss and the gradients of hidden, weight and bias, as cases.value_and_gradient."""
-    leaves = [None if t is None else t.detach().requires_grad_() for t in arguments[:3]]
-    loss = loss_fn(Arguments(*leaves, *arguments[3:]), alpha)
+    leaves: list[Any] = [t if t is None else t.detach().requires_grad_() for t in arguments[:3]]
+    loss = loss_fn(
+        Arguments(leaves[0], leaves[1], leaves[2], arguments.target, arguments.options), alpha
+    )
     incoming = 1 + torch.arange(loss.numel(), dtype=torch.float64) / 7
     inputs = [leaf for leaf in leaves if leaf is not None]
     grads = torch.autograd.grad(loss, inputs, incoming.reshape(loss.shape).to(loss))
@@ -518,6 +520,7 @@ def test_a_k_dimensional_weight_gives_the_k_dimensional_loss(soft, reduction):
 
     def of_whole_logits(arguments: Arguments, alpha: float) -> Tensor:
         logits = torch.einsum("nd,c...d->nc...", arguments.hidden, arguments.weight)
+        assert arguments.bias is not None
         return tampered_cross_entropy(logits + arguments.bias, target, alpha, **options)
 
     arguments = Arguments(hidden, weight, bias, target, options)

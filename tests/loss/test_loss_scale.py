@@ -1,5 +1,7 @@
 """One and the same gradient at every loss scale: what the published hook got wrong."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from tests.loss.cases import Case, assert_equal
 
 LOSS_SCALES = [2.0**exponent for exponent in range(21)]
 BATCH_SIZES = (1, 7, 80, 256)
-OPTIONS = ({}, {"label_smoothing": 0.1}, {"reduction": "sum"})
+OPTIONS: tuple[dict[str, Any], ...] = ({}, {"label_smoothing": 0.1}, {"reduction": "sum"})
 
 
 def unscaled_gradient(logits, target, alpha, loss_scale, **options):

@@ -99,7 +99,7 @@ class NormLinear(nn.Module):
 
 
 @dataclass
-class LanguageModelOutput(OrderedDict):
+class LanguageModelOutput(OrderedDict[str, Any]):
     """As transformers' outputs: a mapping, and an object with attributes."""
 
     loss: Tensor | None = None
