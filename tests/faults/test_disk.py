@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.files import whole as files
 from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
 from softmax_gradient_tampering.training.records.run_files import read_summary
 from tests.training.runs import assert_same_run, train
@@ -32,7 +31,7 @@ def test_a_full_disk_ends_the_run_and_what_was_there_stays(
 
     original = os.fsync
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", fsync)
+        patch.setattr(os, "fsync", fsync)
         with pytest.raises(UserError, match=r"No space left on device.*--resume auto"):
             train(*WORDS, "--experiment", "broken")
     for path in Path("out/broken").glob("*.pth.tar"):

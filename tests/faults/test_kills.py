@@ -6,7 +6,7 @@
 import importlib.util
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,7 @@ def hit(moment: str, passes: int, number: int, *words: object, processes: int = 
     return run_children(victim, [str(word) for word in arguments], processes).returncode
 
 
-def check(variant: str, kills: list[tuple[str, int, int]]) -> None:
+def check(variant: str, kills: Sequence[tuple[str, int, signal.Signals]]) -> None:
     """Kill a run again and again, then let it end; nothing may be lost."""
     words = (*VARIANTS[variant], "--output", "out")
     train(*words, "--experiment", "whole")
@@ -66,7 +66,7 @@ def check(variant: str, kills: list[tuple[str, int, int]]) -> None:
     ],
 )
 def test_a_killed_run_ends_as_the_unbroken_one(
-    variant: str, kills: list[tuple[str, int, int]]
+    variant: str, kills: list[tuple[str, int, signal.Signals]]
 ) -> None:
     check(variant, kills)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,18 @@ def test_a_file_that_cannot_be_read_costs_no_more_than_the_batch(
     bad = data / "val" / "ant" / "000.jpg"
     whole = bad.read_bytes()
     bad.write_bytes(b"")
-    words = ("--data_dir", data, "--model", "resnet20", "--img-size", 32, "-b", 4, "--epochs", 1)
+    words: tuple[Any, ...] = (
+        "--data_dir",
+        data,
+        "--model",
+        "resnet20",
+        "--img-size",
+        32,
+        "-b",
+        4,
+        "--epochs",
+        1,
+    )
     words = (*words, "--output", "out", "--experiment", "run")
     with pytest.raises(UserError, match=r"000\.jpg"):
         train(*words)

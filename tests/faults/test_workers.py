@@ -17,7 +17,18 @@ from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFold
 from tests.faults.processes import children, has_ended
 from tests.training.runs import TRAIN_PY, assert_same_run, environment, program, train
 
-WORDS = ("--data_dir", "photos", "--model", "resnet20", "--img-size", 32, "-b", 4, "-j", 2)
+WORDS: tuple[str | int, ...] = (
+    "--data_dir",
+    "photos",
+    "--model",
+    "resnet20",
+    "--img-size",
+    32,
+    "-b",
+    4,
+    "-j",
+    2,
+)
 WORDS = (*WORDS, "--epochs", 60, "--eval-every", 30, "--output", "out")
 RUN = (*WORDS, "--experiment", "run")
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
+import torch
+
 from softmax_gradient_tampering.cli import run_command
 from softmax_gradient_tampering.commands.train import main
 from softmax_gradient_tampering.files import whole as files
@@ -28,7 +30,7 @@ MOMENTS: dict[str, tuple[Any, str, str]] = {
     "forward": (Trainer, "_add_gradient", ""),
     "update": (Trainer, "_update", ""),
     "evaluation": (evaluation, "logit_statistics", ""),
-    "save": (checkpoint.torch, "save", ""),
+    "save": (torch, "save", ""),
     "copy": (checkpoint, "copy_whole", ""),
     "link": (checkpoint, "link_whole", ""),
     "rename": (checkpoint, "rename", ""),

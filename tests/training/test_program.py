@@ -6,11 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from softmax_gradient_tampering.cli import main
-from softmax_gradient_tampering.training.records.run_files import COLUMNS, read_summary
+from softmax_gradient_tampering.training.records.run_files import COLUMNS, Row, read_summary
 from tests.training.runs import train, user_program
 
 # The published README's recipe, but for paths, image size, batch size, epochs and --dali.
@@ -56,7 +57,7 @@ def test_a_runs_own_arguments_repeat_it() -> None:
     train(*words, "--experiment", "one")
     train("--config", "out/one/args.yaml", "--output", "out", "--experiment", "two")
     one, two = (read_summary(Path("out", name, "summary.csv")) for name in ("one", "two"))
-    drop = {"images_per_s": None}
+    drop: Row = {"images_per_s": None}
     assert [row | drop for row in one] == [row | drop for row in two]
     assert Path("out/one/args.yaml").read_text() == Path("out/two/args.yaml").read_text()
 
@@ -77,9 +78,10 @@ def test_validation_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["validate", "--resume", "out/a/last.pth.tar"]
     assert main(argv) == 0
     assert sorted(Path().rglob("*")) == before
-    row = read_summary(Path("out/a/summary.csv"))[-1]
+    top1 = read_summary(Path("out/a/summary.csv"))[-1]["eval_top1"]
+    assert top1 is not None
     output = capsys.readouterr().out
-    assert f"Val Acc:   {round(4.5 * row['eval_top1']):3d}, {row['eval_top1']:.3f}" in output
+    assert f"Val Acc:   {round(4.5 * top1):3d}, {top1:.3f}" in output
     assert "alpha 0.25 of softmax(alpha z) is the checkpoint's" in output
     measured = json.loads(Path("out/a/result.json").read_text())["measurements"]
     assert f"softmax(alpha z): NLL {measured['softmax(alpha z)']['nll']:.4f}" in output
@@ -222,7 +224,7 @@ def test_a_full_disk_leaves_what_was_there(monkeypatch: pytest.MonkeyPatch) -> N
 
     save, count = torch.save, iter(range(100))
 
-    def fill_up(checkpoint: object, file: object) -> None:
+    def fill_up(checkpoint: object, file: BinaryIO) -> None:
         if next(count) == 2:
             raise OSError(28, "No space left on device")
         save(checkpoint, file)

@@ -1,5 +1,6 @@
 """What the published program got wrong and this one must not: whole runs, by what they record."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 import yaml
 
 from softmax_gradient_tampering.data.order import BatchPlan
-from softmax_gradient_tampering.files import whole as files
 from softmax_gradient_tampering.recipes.catalogue import recipe_names, recipe_path
 from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
 from softmax_gradient_tampering.training.config.arguments import load_config, parse_arguments
@@ -70,7 +70,7 @@ def test_without_hard_links_checkpoints_are_copied(monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise OSError("no hard links here")
 
-    monkeypatch.setattr(files.os, "link", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     train("--epochs", 2, *WORDS)
     for name in ("last", "model_best", "checkpoint-2", "checkpoint-1"):
         assert load_checkpoint(RUN / f"{name}.pth.tar")["epoch"] in (1, 2)

@@ -1,5 +1,7 @@
 """Evaluation: every sample once, whatever the batches and the processes."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,9 +29,12 @@ class LogitsLoader:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def epoch(self, epoch: int, start: int = 0):
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for logits, labels in self.pairs[start:]:
             yield Batch(logits, labels, labels)
+
+    def close(self) -> None:
+        """There are no workers."""
 
 
 @pytest.fixture

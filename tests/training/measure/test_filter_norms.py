@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +24,12 @@ from tests.training.runs import train
 
 
 def test_norms_are_those_of_the_output_channels() -> None:
-    model = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
+    first = nn.Conv2d(2, 3, 3, bias=False)
+    model = nn.Sequential(first, nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
     with torch.no_grad():
-        model[0].weight.zero_()  # type: ignore[union-attr]
-        model[0].weight[1] = 2  # type: ignore[index, operator]
-        model[0].weight[2] = 1e-8  # type: ignore[index, operator]
+        first.weight.zero_()
+        first.weight[1] = 2
+        first.weight[2] = 1e-8
     norms = filter_norms(model)
     assert list(norms) == ["0", "2"]
     torch.testing.assert_close(norms["0"], torch.tensor([0, 2 * 18**0.5, 1e-8 * 18**0.5]))
@@ -93,7 +95,7 @@ def test_a_history_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("model", ["digits_cnn", "digits_cnn_wobn"])
 def test_a_run_records_every_epoch(tmp_path: Path, model: str) -> None:
-    flags = ["--model", model, "--epochs", 3, "--eval-every", 2, "--output", tmp_path]
+    flags: list[Any] = ["--model", model, "--epochs", 3, "--eval-every", 2, "--output", tmp_path]
     flags += ["--experiment", "run", "--filter-norms"]
     train(*flags, "--max-steps", 8)
     train(*flags, "--resume", "auto")

@@ -1,11 +1,11 @@
 """What is said and done while a batch is awaited."""
 
 import signal
+import time
 
 import pytest
 
 from softmax_gradient_tampering.errors import MachineError
-from softmax_gradient_tampering.training.processes import waiting
 from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
 from softmax_gradient_tampering.training.processes.waiting import BatchWait
 
@@ -34,7 +34,7 @@ def test_a_timeout_ends_a_wait() -> None:
 
 def test_a_signal_ends_a_wait_once_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(waiting.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     request = StopRequest()
     impatient, patient = BatchWait(request, 0), BatchWait(request, 10)
     impatient(1, describe)

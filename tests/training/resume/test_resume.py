@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.whole import link_whole
 from softmax_gradient_tampering.training.checkpoint import folder as checkpoint
-from softmax_gradient_tampering.training.records.run_files import read_summary
+from softmax_gradient_tampering.training.records.run_files import Row, read_summary
 from tests.training.runs import assert_same_run, program, train
 
 # 1,347 images: 6 batches an epoch, the last of 67.
@@ -47,7 +49,18 @@ def test_a_folder_run_resumes_from_a_recovery_checkpoint_with_any_number_of_work
     tmp_path: Path, make_images: Callable[..., Path]
 ) -> None:
     data = make_images(tmp_path / "photos", {"ant": 9, "bee": 8})
-    words = ("--data_dir", data, "--model", "resnet20", "--img-size", 32, "-b", 4, "--epochs", 2)
+    words: tuple[Any, ...] = (
+        "--data_dir",
+        data,
+        "--model",
+        "resnet20",
+        "--img-size",
+        32,
+        "-b",
+        4,
+        "--epochs",
+        2,
+    )
     words += ("--reprob", 0.5, "--aa", "rand-m9-mstd0.5", "--output", "out")
     train(*words, "-j", 0, "--experiment", "whole", "--recovery-interval", 2)
     train(*words, "-j", 2, "--experiment", "broken", "--recovery-interval", 2, "--max-steps", 7)
@@ -58,7 +71,7 @@ def test_a_folder_run_resumes_from_a_recovery_checkpoint_with_any_number_of_work
         path = Path("out", name, "args.yaml")
         path.write_text(path.read_text().replace("workers: 1", "workers: 0"))
     rows, expected = (read_summary(Path("out", n, "summary.csv")) for n in ("broken", "whole"))
-    drop = {"images_per_s": None}
+    drop: Row = {"images_per_s": None}
     assert [row | drop for row in rows] == [row | drop for row in expected]
 
 
@@ -78,7 +91,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     train(*DIGITS, "--experiment", "a", "--resume", "auto")
     assert "passed over: out/a/recovery-1-11.pth.tar" in capsys.readouterr().out
     rows, expected = (read_summary(Path("out", n, "summary.csv")) for n in ("a", "whole"))
-    drop = {"images_per_s": None}
+    drop: Row = {"images_per_s": None}
     assert [row | drop for row in rows] == [row | drop for row in expected]
 
 
@@ -114,7 +127,7 @@ def test_the_best_checkpoint_stays_the_best_across_a_resumption() -> None:
     whole = train(*words[:-4], "--lr", 0.5, "--experiment", "b", "--checkpoint-hist", 1)
     train(*words, "--max-steps", 13)
     train(*words, "--resume", "auto")
-    tops = [row["eval_top1"] for row in whole.rows]
+    tops = [row["eval_top1"] or 0 for row in whole.rows]
     best = 1 + tops.index(max(tops))
     assert [path.name for path in Path("out/a").glob("checkpoint-*")] == [
         f"checkpoint-{best}.pth.tar"
@@ -170,7 +183,7 @@ def test_a_kill_between_a_checkpoint_and_its_copies_loses_neither(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     train(*DIGITS, "--experiment", "whole")
-    link_whole, count = checkpoint.link_whole, iter(range(100))
+    count = iter(range(100))
 
     def killed(source: Path, path: Path) -> None:
         if next(count) == 3:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,10 +59,10 @@ def test_a_folder_that_cannot_be_looked_into_is_one_line(
     # Permissions do not stop a superuser who runs the tests.
     original = os.stat
 
-    def refuse(path: object, *args: object, **kwargs: object) -> object:
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
         if str(path) == "out/a/result.json":
             raise PermissionError(13, "Permission denied")
-        return original(path, *args, **kwargs)  # type: ignore[call-overload]
+        return original(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", refuse)
     monkeypatch.setattr(os, "lstat", lambda path: refuse(path, follow_symlinks=False))

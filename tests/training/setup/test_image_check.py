@@ -11,12 +11,24 @@ from typing import BinaryIO
 import pytest
 from PIL import Image
 
+from softmax_gradient_tampering.data.folder.image_file import open_image
 from softmax_gradient_tampering.data.inspection import images as inspection
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.records.run_files import read_summary
+from softmax_gradient_tampering.training.records.run_files import Row, read_summary
 from tests.training.runs import assert_same_run, program, train
 
-WORDS = ("--data_dir", "photos", "--model", "resnet20", "--img-size", 32, "-b", 4, "-j", 0)
+WORDS: tuple[str | int | float, ...] = (
+    "--data_dir",
+    "photos",
+    "--model",
+    "resnet20",
+    "--img-size",
+    32,
+    "-b",
+    4,
+    "-j",
+    0,
+)
 WORDS += ("--epochs", 2, "--lr", 0.01, "--output", "out")
 SKIP = (*WORDS, "--on-bad-image", "skip")
 LOADERS = {"workers": (), "dali": ("--dali",)}
@@ -59,7 +71,7 @@ def test_a_run_with_bad_files_left_out_is_the_run_without_them(
     rows, expected = (
         read_summary(Path("out", name, "summary.csv")) for name in ("skipped", "removed")
     )
-    drop = {"images_per_s": None, "bad_images": None}
+    drop: Row = {"images_per_s": None, "bad_images": None}
     assert [row | drop for row in rows] == [row | drop for row in expected]
     assert [row["bad_images"] for row in rows] == [3, 3]
     assert [row["bad_images"] for row in expected] == [0, 0]
@@ -161,7 +173,7 @@ def test_a_known_file_that_may_no_longer_be_read_is_looked_at_again(
 
 def refuse_to_open(patch: pytest.MonkeyPatch, name: str) -> None:
     """As a mode of no permissions does, which would not stop root."""
-    open_image, access = inspection.open_image, os.access
+    access = os.access
 
     def refuse(path: str) -> BinaryIO:
         if path.endswith(name):

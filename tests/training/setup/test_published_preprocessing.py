@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from softmax_gradient_tampering.data.factory import open_dataset
+from softmax_gradient_tampering.data.factory import SampleDataset, open_dataset
 from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.models import PUBLISHED_MODELS, create_model
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
@@ -51,6 +51,7 @@ def test_evaluation_pixels_are_the_published_ones(
     sums = [
         batch.images.double().round().sum() for batch in dataset.evaluation_loader(options).epoch(0)
     ]
+    assert isinstance(dataset, SampleDataset)
     names = [Path(path).stem for path, _ in dataset.val]
     with GOLDEN.open(newline="") as file:
         expected = {

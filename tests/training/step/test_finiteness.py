@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,13 @@ from softmax_gradient_tampering.training.step.tally import Tally
 from softmax_gradient_tampering.training.supervision import MAX_SKIPS_RUNNING
 from tests.training.runs import train
 from tests.training.step.epoch import train_epoch
-from tests.training.step.test_trainer import CPU, FixedLoader, make_trainer, weights_after_an_epoch
+from tests.training.step.test_trainer import (
+    CPU,
+    FixedLoader,
+    make_trainer,
+    weight_of,
+    weights_after_an_epoch,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -44,7 +51,7 @@ def test_a_reader_names_the_first_that_is_false() -> None:
 
 
 def test_a_run_of_bad_numbers_stops_with_all_that_is_needed_to_find_out(tmp_path: Path) -> None:
-    flags = ["--epochs", 3, "--output", tmp_path, "--experiment", "run", "--lr", 1e9]
+    flags: list[Any] = ["--epochs", 3, "--output", tmp_path, "--experiment", "run", "--lr", 1e9]
     with pytest.raises(UserError, match=r"epoch 1, batch \d, step \d: .*lr 1e\+09.*sample \d+"):
         train(*flags)
     report = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
@@ -53,7 +60,15 @@ def test_a_run_of_bad_numbers_stops_with_all_that_is_needed_to_find_out(tmp_path
 
 
 def test_good_checkpoints_stay_and_the_run_goes_on_from_them(tmp_path: Path) -> None:
-    flags = ["--epochs", 2, "--output", tmp_path, "--experiment", "run", "--no-resume-opt"]
+    flags: list[Any] = [
+        "--epochs",
+        2,
+        "--output",
+        tmp_path,
+        "--experiment",
+        "run",
+        "--no-resume-opt",
+    ]
     train(*flags[:-1], "--max-steps", 8)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.pth.tar")}
     assert before
@@ -66,7 +81,7 @@ def test_good_checkpoints_stay_and_the_run_goes_on_from_them(tmp_path: Path) -> 
 
 def test_a_skipped_batch_changes_nothing() -> None:
     whole, bad = FixedLoader([4, 4, 4]), FixedLoader([4, 4, 4, 4])
-    bad.images = (*whole.images[:1], torch.full((4, 6), torch.nan).double(), *whole.images[1:])  # type: ignore[assignment]
+    bad.images = (*whole.images[:1], torch.full((4, 6), torch.nan).double(), *whole.images[1:])
     bad.labels = (*whole.labels[:1], whole.labels[0], *whole.labels[1:])
     trainer = make_trainer(skips_nonfinite=True)
     tally = Tally(CPU)
@@ -75,21 +90,21 @@ def test_a_skipped_batch_changes_nothing() -> None:
     assert tally.count == 12
     assert tally.loss.isfinite()
     expected = weights_after_an_epoch(make_trainer(), whole)
-    assert torch.equal(trainer.model.weight.detach(), expected)  # type: ignore[arg-type]
+    assert torch.equal(weight_of(trainer).detach(), expected)
 
 
 def test_one_bad_batch_spoils_the_step_that_it_is_part_of() -> None:
     loader = FixedLoader([4, 4, 4, 4])
-    loader.images = (torch.full((4, 6), torch.inf).double(), *loader.images[1:])  # type: ignore[assignment]
+    loader.images = (torch.full((4, 6), torch.inf).double(), *loader.images[1:])
     trainer = make_trainer(accumulation=2, skips_nonfinite=True)
     outcomes = list(train_epoch(trainer, loader))
     assert [outcome.is_skipped for outcome in outcomes] == [False, True, False, False]
-    assert trainer.model.weight.isfinite().all()  # type: ignore[operator]
+    assert weight_of(trainer).isfinite().all()
 
 
 def test_a_model_that_diverged_in_its_last_step_is_not_kept(tmp_path: Path) -> None:
     # The one step's own loss and gradient are finite, and the weights that it leaves huge.
-    flags = ["--epochs", 1, "-b", 2000, "--lr", 1e30, "--warmup-epochs", 0]
+    flags: list[Any] = ["--epochs", 1, "-b", 2000, "--lr", 1e30, "--warmup-epochs", 0]
     flags += ["--output", tmp_path, "--experiment", "run"]
     with pytest.raises(UserError, match=r"epoch 1, step 1: the loss on the validation set is nan"):
         train(*flags)
@@ -103,7 +118,7 @@ def test_a_model_that_diverged_in_its_last_step_is_not_kept(tmp_path: Path) -> N
 def test_every_step_that_is_skipped_is_reported(
     tmp_path: Path, rate: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--epochs", 12, "--lr", rate, "--warmup-epochs", 0, "--log-interval", 1]
+    flags: list[Any] = ["--epochs", 12, "--lr", rate, "--warmup-epochs", 0, "--log-interval", 1]
     words = ("--on-nonfinite", "skip", "--output", tmp_path, "--experiment", "run")
     with pytest.raises(UserError, match=f"{MAX_SKIPS_RUNNING} steps running were skipped"):
         train(*flags, *words, is_silent=False)
@@ -116,6 +131,6 @@ def test_every_step_that_is_skipped_is_reported(
 
 
 def test_skipping_without_end_ends(tmp_path: Path) -> None:
-    flags = ["--epochs", 30, "--output", tmp_path, "--experiment", "run", "--lr", 1e9]
+    flags: list[Any] = ["--epochs", 30, "--output", tmp_path, "--experiment", "run", "--lr", 1e9]
     with pytest.raises(UserError, match=f"{MAX_SKIPS_RUNNING} steps running were skipped"):
         train(*flags, "--on-nonfinite", "skip")

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.step.schedule import Schedule
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lr"
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "fork_cosine": {"sched_order": "published"},
     "fork_step": {"sched_order": "published", "sched": "step"},
     "fork_constant": {"sched_order": "published", "sched": "constant"},
@@ -24,8 +25,8 @@ CASES = {
 }
 
 
-def make(**changes: object) -> Schedule:
-    settings = {
+def make(**changes: Any) -> Schedule:
+    settings: dict[str, Any] = {
         "lr": 0.1,
         "epochs": 90,
         "warmup_epochs": 5,
@@ -33,7 +34,7 @@ def make(**changes: object) -> Schedule:
         "cooldown_epochs": 10,
         "min_lr": 1e-4,
     } | changes
-    config = Config(**settings)  # type: ignore[arg-type]
+    config = Config(**settings)
     return Schedule(config, torch.optim.SGD([torch.zeros(1)], lr=config.lr))
 
 

@@ -53,10 +53,15 @@ def make_trainer(accumulation: int = 1, alpha: float = 0.25, **changes: object) 
     )
 
 
+def weight_of(trainer: Trainer) -> torch.Tensor:
+    assert isinstance(trainer.model, nn.Linear)
+    return trainer.model.weight
+
+
 def weights_after_an_epoch(trainer: Trainer, loader: FixedLoader) -> torch.Tensor:
     for _ in train_epoch(trainer, loader):
         pass
-    return trainer.model.weight.detach()  # type: ignore[return-value]
+    return weight_of(trainer).detach()
 
 
 @pytest.mark.parametrize(
@@ -80,10 +85,12 @@ def test_accumulated_batches_are_one_big_batch(
 def test_the_step_is_that_of_the_tempered_cross_entropy() -> None:
     loader = FixedLoader([8])
     trainer = make_trainer()
-    before = trainer.model.weight.detach().clone()  # type: ignore[operator]
+    before = weight_of(trainer).detach().clone()
     logits = trainer.model(loader.images[0])
     (F.cross_entropy(0.25 * logits, loader.labels[0]) / 0.25).backward()
-    expected = before - 0.5 * trainer.model.weight.grad  # type: ignore[operator]
+    gradient = weight_of(trainer).grad
+    assert gradient is not None
+    expected = before - 0.5 * gradient
     trainer.optimizer.zero_grad()
     assert torch.allclose(weights_after_an_epoch(trainer, loader), expected, rtol=1e-12)
 
@@ -93,7 +100,7 @@ def test_clipping_bounds_the_step(mode: str) -> None:
     loader = FixedLoader([8])
     free, clipped = make_trainer(), make_trainer()
     clipped.clipping = Clipping(1e-4, mode, list(clipped.model.parameters()))
-    before = free.model.weight.detach().clone()  # type: ignore[operator]
+    before = weight_of(free).detach().clone()
     moved = (weights_after_an_epoch(free, loader) - before).norm()
     assert 0 < (weights_after_an_epoch(clipped, loader) - before).norm() < 0.01 * moved
 
@@ -132,11 +139,11 @@ def test_an_overflow_is_skipped_and_counted() -> None:
     trainer.precision.dtype = None
     loader = FixedLoader([4, 4])
     loader.images = (loader.images[0] * torch.inf, loader.images[1])
-    before = trainer.model.weight.detach().clone()  # type: ignore[operator]
+    before = weight_of(trainer).detach().clone()
     first, second = train_epoch(trainer, loader)
     assert (first.is_skipped, second.is_skipped) == (True, False)
-    assert not torch.equal(trainer.model.weight, before)
-    assert torch.isfinite(trainer.model.weight).all()  # type: ignore[arg-type]
+    assert not torch.equal(weight_of(trainer), before)
+    assert torch.isfinite(weight_of(trainer)).all()
 
 
 FAMILIES = {
