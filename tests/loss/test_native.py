@@ -1,5 +1,6 @@
 """The compiled rows against the reference, their own promises, and what happens without them."""
 
+import shutil
 import stat
 from dataclasses import replace
 from itertools import product
@@ -318,11 +319,12 @@ def test_with_a_compiler_that_fails_the_blocks_compute(home, monkeypatch, tmp_pa
 
 @needs_library
 def test_a_library_that_computes_wrongly_is_not_used(home, monkeypatch):
-    source = native_library.SOURCE.read_text()
-    wrong = home.parent / "native.cpp"
-    wrong.write_text(source.replace("series * r + 0.5f", "series * r + 0.6f"))
-    assert wrong.read_text() != source
-    monkeypatch.setattr(native_library, "SOURCE", wrong)
+    folder = shutil.copytree(native_library.SOURCE.parent, home.parent / "source")
+    vectors = folder / "vectors.h"
+    source = vectors.read_text()
+    vectors.write_text(source.replace("series * r + 0.5f", "series * r + 0.6f"))
+    assert vectors.read_text() != source
+    monkeypatch.setattr(native_library, "SOURCE", folder / native_library.SOURCE.name)
     assert_blocks_compute()
 
 

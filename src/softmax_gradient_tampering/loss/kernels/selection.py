@@ -45,7 +45,8 @@ def select_kernel(name: str, z: Tensor) -> Kernel:
     kernel = _ON_A_CPU.get(name, reference)
     if name == "triton" and z.dtype != torch.float64:
         kernel = _triton()
-    return kernel if z.dim() == 2 or kernel is reference else RowWise(kernel)
+    knows_images = kernel is reference or kernel is cpu
+    return kernel if z.dim() == 2 or knows_images else RowWise(kernel)
 
 
 def describe_kernel(name: str, device: torch.device) -> str:

@@ -1,9 +1,9 @@
-"""The contract of `reference` on a CPU, by the compiled rows of `native.cpp`.
+"""The contract of `reference` on a CPU, by the compiled code of `source/native.cpp`.
 
-float32 and half types; class indices, or class probabilities in float32. The logits are read
-twice in each pass, from the cache the second time, and nothing of their size is made but the
-gradient. What it does not take, and every machine without the library, has `blocks`, whose stats
-are the same.
+float32 and half types; class indices, or class probabilities in float32. Logits (N, C, d1, ...)
+are N images of P = d1 ... positions. They are read twice in each pass, from the cache the second
+time, and nothing of their size is made but the gradient. What it does not take, and every machine
+without the library, has `blocks`, whose stats are the same.
 """
 
 import ctypes
@@ -40,15 +40,20 @@ def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[
     library = _loaded()
     problem, _held = _problem(z, target, options)
     # Of the logits' device and of float32, whatever torch's defaults are set to.
-    losses = z.new_empty(z.shape[0], dtype=torch.float32)
-    loss, divisor = losses.new_empty(()), losses.new_empty(())
+    loss = z.new_empty((), dtype=torch.float32)
+    divisor = torch.empty_like(loss)  # outputs of an operator share no memory
+    losses = None
+    if options.reduction == "none":
+        losses = loss.new_empty(z.shape[:1] + z.shape[2:])
     wrong = library.sgt_forward(
-        ctypes.byref(problem), losses.data_ptr(), loss.data_ptr(), divisor.data_ptr()
+        ctypes.byref(problem),
+        None if losses is None else losses.data_ptr(),
+        loss.data_ptr(),
+        divisor.data_ptr(),
     )
     if wrong >= 0:
-        raise IndexError(f"Target {int(target[wrong])} is out of bounds.")
-    result = losses if options.reduction == "none" else loss
-    return result.to(options.loss_dtype), divisor
+        raise IndexError(f"Target {int(target.flatten()[wrong])} is out of bounds.")
+    return (loss if losses is None else losses).to(options.loss_dtype), divisor
 
 
 def backward(
@@ -86,26 +91,31 @@ def _problem(
     z: Tensor, target: Tensor, options: Options
 ) -> tuple[Problem, tuple[Tensor | None, ...]]:
     """The arguments as `native.cpp` takes them, and the tensors that must live as long."""
-    rows = z.resolve_neg()
-    if rows.stride(1) != 1:
-        rows = rows.contiguous()
+    z = z.resolve_neg()
+    if z.dim() > 3:
+        z = z.flatten(2)
+    if z.stride(-1) != 1 or (z.dim() == 3 and z.shape[2] == 1):  # an image of one position is a row
+        z = z.contiguous()
     target = target.resolve_neg().contiguous()
     weight = options.weight
     if weight is not None:
         weight = weight.to(torch.float32).resolve_neg().contiguous()
     has_labels = is_index(target)
+    num_positions = z.shape[2] if z.dim() == 3 else 1
     problem = Problem(
-        rows.data_ptr(),
+        z.data_ptr(),
         target.data_ptr() if has_labels else None,
         None if has_labels else target.data_ptr(),
         None if weight is None else weight.data_ptr(),
         z.shape[0],
         z.shape[1],
-        rows.stride(0),
+        num_positions,
+        z.stride(0),
+        1 if num_positions == 1 else z.stride(1),
         options.ignore_index,
         options.label_smoothing,
         _DTYPES[z.dtype],
         options.reduction == "mean",
         torch.get_num_threads(),
     )
-    return problem, (rows, target, weight)
+    return problem, (z, target, weight)

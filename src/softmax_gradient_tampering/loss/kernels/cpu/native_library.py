@@ -1,4 +1,4 @@
-"""The compiled rows of `native.cpp`: built at first use, kept for later, or not there.
+"""The compiled rows of `source/native.cpp`: built at first use, kept for later, or not there.
 
 It needs Linux, g++ and a processor with AVX2 or AVX-512; the build takes about a second. It is
 kept in `~/.cache/softmax_gradient_tampering` under a name that its source and flags decide, and
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-SOURCE = Path(__file__).with_name("native.cpp")
+SOURCE = Path(__file__).parent / "source" / "native.cpp"
 # By what torch says of the processor. Without one of these, torch's operations are faster.
 INSTRUCTION_FLAGS = {
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
@@ -35,16 +35,18 @@ BUILD_SECONDS = 120
 
 
 class Problem(ctypes.Structure):
-    """As Problem of `native.cpp`: the arguments of both passes."""
+    """As Problem of `source/native.cpp`: the arguments of both passes."""
 
     _fields_ = (
         ("z", ctypes.c_void_p),
         ("labels", ctypes.c_void_p),
         ("y", ctypes.c_void_p),
         ("weight", ctypes.c_void_p),
-        ("num_rows", ctypes.c_int64),
+        ("num_images", ctypes.c_int64),
         ("num_classes", ctypes.c_int64),
-        ("row_stride", ctypes.c_int64),
+        ("num_positions", ctypes.c_int64),
+        ("image_stride", ctypes.c_int64),
+        ("class_stride", ctypes.c_int64),
         ("ignore_index", ctypes.c_int64),
         ("label_smoothing", ctypes.c_double),
         ("dtype", ctypes.c_int32),
@@ -76,7 +78,9 @@ def cache_folder() -> Path:
 
 def _load_kept(flags: tuple[str, ...]) -> ctypes.CDLL | None:
     """From the cache, built into it if need be; None where the cache cannot be used."""
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join((*FLAGS, *flags)).encode())
+    sources = (SOURCE, *sorted(SOURCE.parent.glob("*.h")))
+    contents = b"".join(source.read_bytes() for source in sources)
+    key = hashlib.sha256(contents + " ".join((*FLAGS, *flags)).encode())
     try:
         folder = cache_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -131,7 +135,8 @@ def _is_right(library: ctypes.CDLL) -> bool:
     # Named, since torch's defaults may be others.
     z = torch.arange(3 * 37, dtype=torch.float32, device="cpu").sin().mul(8).reshape(3, 37)
     target, alpha = torch.tensor([36, 0, 20], device="cpu"), 0.25
-    problem = Problem(z.data_ptr(), target.data_ptr(), None, None, 3, 37, 37, -100, 0.0, 0, 1, 1)
+    tensors = (z.data_ptr(), target.data_ptr(), None, None)
+    problem = Problem(*tensors, 3, 37, 1, 37, 1, -100, 0.0, 0, 1, 1)
     losses, loss, divisor = z.new_empty(3), z.new_empty(()), z.new_empty(())
     scale, grad = z.new_ones(()), torch.empty_like(z)
     arguments = (losses.data_ptr(), loss.data_ptr(), divisor.data_ptr())

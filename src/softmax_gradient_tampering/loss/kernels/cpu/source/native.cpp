@@ -1,0 +1,115 @@
+// The tampered cross-entropy on a CPU. The contract is that of reference.py.
+//
+// Legend: N images of P positions (a row of logits is an image of one position), C classes; z
+// logits, m the largest of a position; q the target distribution with the class weights
+// multiplied in.
+//
+//     loss_i  = sum_c q_c (log sum_c exp(z_c - m) - (z_c - m))
+//     grad_ic = scale_i (sum_c(q) exp(alpha (z_c - m)) / sum_c exp(alpha (z_c - m)) - q_c)
+//
+// Positions are taken in blocks that stay in the cache; nothing of the size of the logits is made
+// but the gradient. Half types are float32 inside. How positions are cut into blocks, and in which
+// order numbers are summed, knows no threads: results are the same for any number of them.
+
+#include <sys/mman.h>
+
+#include "lanes.h"
+#include "rows.h"
+
+namespace {
+
+constexpr int64_t kManyClasses = 128;    // so many, and a row fills vectors of its own
+constexpr int64_t kSerial = 1 << 15;     // logits up to which a second thread costs more
+constexpr int64_t kHugePages = 1 << 21;  // bytes of a gradient from which page faults count
+
+
+template <typename Blocks>
+Sums all_losses(const Blocks& blocks, const Problem& problem, float* losses) {
+  std::vector<Sums> sums(blocks.count());
+#pragma omp parallel num_threads(problem.num_threads) if (num_logits(problem) > kSerial)
+  {
+    typename Blocks::Scratch scratch(blocks);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < blocks.count(); ++i) sums[i] = blocks.forward(i, scratch, losses);
+  }
+  Sums total;
+  for (const Sums& each : sums) {
+    total.loss += each.loss;
+    total.weight += each.weight;
+    total.is_wrong |= each.is_wrong;
+  }
+  return total;
+}
+
+template <typename Blocks, typename T>
+void all_gradients(const Blocks& blocks, const Problem& problem, const Incoming& incoming,
+                   T* gradient) {
+#ifdef MADV_HUGEPAGE
+  // Fresh memory comes page by page, and large pages come faster. A hint: it may be refused.
+  const int64_t num_bytes = num_logits(problem) * sizeof(T);
+  if (num_bytes >= kHugePages) {
+    // To whole pages outwards: memory may begin a few bytes into a large page.
+    const uintptr_t page = 4096, begin = reinterpret_cast<uintptr_t>(gradient) / page * page;
+    const uintptr_t end = reinterpret_cast<uintptr_t>(gradient) + num_bytes;
+    madvise(reinterpret_cast<void*>(begin), (end - begin + page - 1) / page * page, MADV_HUGEPAGE);
+  }
+#endif
+#pragma omp parallel num_threads(problem.num_threads) if (num_logits(problem) > kSerial)
+  {
+    typename Blocks::Scratch scratch(blocks);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < blocks.count(); ++i) blocks.backward(i, scratch, incoming, gradient);
+  }
+}
+
+bool has_many_classes(const Problem& problem) {
+  return problem.num_positions == 1 && problem.num_classes >= kManyClasses;
+}
+
+template <typename T>
+Sums forward(const Problem& problem, float* losses) {
+  const Target target(problem);
+  if (has_many_classes(problem)) return all_losses(RowBlocks<T>(target), problem, losses);
+  return all_losses(TileBlocks<T>(target), problem, losses);
+}
+
+template <typename T>
+void backward(const Problem& problem, const Incoming& incoming, void* gradient) {
+  const Target target(problem);
+  if (has_many_classes(problem))
+    all_gradients(RowBlocks<T>(target), problem, incoming, static_cast<T*>(gradient));
+  else
+    all_gradients(TileBlocks<T>(target), problem, incoming, static_cast<T*>(gradient));
+}
+
+}  // namespace
+
+extern "C" {
+
+// Losses of all positions (unless null), their sum or mean, and what the mean divides by (else 1).
+// Returns the first position whose label is not a class, or -1.
+int64_t sgt_forward(const Problem* problem, float* losses, float* loss, float* divisor) {
+  Sums total;
+  if (problem->dtype == 0) total = forward<float>(*problem, losses);
+  if (problem->dtype == 1) total = forward<Bfloat16>(*problem, losses);
+  if (problem->dtype == 2) total = forward<_Float16>(*problem, losses);
+  if (total.is_wrong) {
+    int64_t i = 0;
+    for (const Target target(*problem); !target.is_wrong(i);) ++i;
+    return i;
+  }
+  *divisor = problem->divides ? static_cast<float>(total.weight) : 1.0f;
+  *loss = static_cast<float>(problem->divides ? total.loss / total.weight : total.loss);
+  return -1;
+}
+
+// The gradient, contiguous. grad_loss is one number (stride 0) or one a position (stride 1).
+void sgt_backward(const Problem* problem, const float* grad_loss, int64_t grad_loss_stride,
+                  const float* divisor, double alpha, void* gradient) {
+  const Incoming incoming{grad_loss, grad_loss_stride > 0, *divisor, static_cast<float>(alpha)};
+  if (problem->dtype == 0) backward<float>(*problem, incoming, gradient);
+  if (problem->dtype == 1) backward<Bfloat16>(*problem, incoming, gradient);
+  if (problem->dtype == 2) backward<_Float16>(*problem, incoming, gradient);
+}
+
+}  // extern "C"
