@@ -50,7 +50,8 @@ def make_study(folder: Path, num_cells: int, num_epochs: int) -> int:
     from tests.studies.synthetic import ARMS, BASELINE, FakeArm, Size, write_study
 
     tampered = [FakeArm(f"alpha-{alpha:g}", "tampered", alpha, 0.3) for alpha in ALPHAS]
-    controls = [arm for arm in ARMS if arm.kind in ("equivalent", "tuned", "scheduled")]
+    kinds = ("equivalent", "tuned", "tuning", "scheduled")
+    controls = [arm for arm in ARMS if arm.kind in kinds]
     arms = [BASELINE, *tampered, *controls]
     num_seeds = -(-num_cells // len(arms))
     size = Size(num_epochs=num_epochs, num_samples=450, num_classes=10)

@@ -21,12 +21,13 @@ from softmax_gradient_tampering.training.records.run_files import COLUMNS
 from timer import Row, percentiles, print_bound, print_table, report_progress, stamp, write_csv
 
 MAX_STATUS_S, MAX_STATUS_MB = 2.0, 200.0
-PROGRAM = "from softmax_gradient_tampering.cli import program; program()"
+PROGRAM = "from softmax_gradient_tampering.program import sgt; sgt()"
+# Linux's own figure: getrusage's holds the memory of the process that this one was forked from.
 MEASURE = f"""
-import atexit, resource, sys
+import atexit, sys
 def show():
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    print(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, file=sys.stderr)
+    with open("/proc/self/status") as file:
+        print(next(line for line in file if line.startswith("VmHWM")).split()[1], file=sys.stderr)
 atexit.register(show)
 {PROGRAM}
 """
@@ -56,7 +57,7 @@ def time_command(words: list[str], num_turns: int) -> dict[str, list[float]]:
         found["wall time"].append(time.perf_counter() - started)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         found["CPU time"].append(cpu)
-        found["peak memory"].append(float(done.stderr.split()[-1]))
+        found["peak memory"].append(float(done.stderr.split()[-1]) / 1e3)
     return found
 
 
