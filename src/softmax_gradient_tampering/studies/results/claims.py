@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def _remove_stale(lock: Path) -> None:
 
 def _now(beside: Path) -> float:
     """The time by the clock of the file system."""
-    probe = beside.with_name(f".now-{socket.gethostname()}-{os.getpid()}")
+    looker = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"  # others look too
+    probe = beside.with_name(f".now-{looker}")
     try:
         probe.write_bytes(b"")
     except OSError:  # one may look at a study that one may not write to
