@@ -90,8 +90,8 @@ def check_target(
 
 def is_autocast(tensor: Tensor) -> bool:
     """Whether autocast is on for the tensor's device, and the device has one."""
-    device = tensor.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    # Not torch.amp.is_autocast_available, which torch.compile of 2.11 does not trace.
+    return tensor.device.type != "meta" and torch.is_autocast_enabled(tensor.device.type)
 
 
 def _check_device(name: str, tensor: Tensor, hidden: Tensor) -> None:
