@@ -28,9 +28,7 @@ def claim(lock: Path) -> bool:
     Raises:
         UserError: the folder cannot be written to.
     """
-    if lock.exists():
-        if is_held(lock):
-            return False
+    if _is_stale(lock):
         _remove_stale(lock)
     try:
         descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -56,25 +54,30 @@ def release(lock: Path) -> None:
 
 def is_held(lock: Path) -> bool:
     """Whether a process is at work under the lock."""
+    return lock.exists() and not _is_stale(lock)
+
+
+def _is_stale(lock: Path) -> bool:
+    """Whether the lock is there, and nobody is at work under it."""
     try:
         made = lock.stat().st_mtime
     except FileNotFoundError:
         return False
-    age = _now(lock) - made
     try:
         owner = json.loads(read_record(lock, _MAX_BYTES) or "{}")
     except FileNotFoundError:
         return False
     except (OSError, ValueError, RecursionError):
         owner = {}  # just being written, or not one of this program's: its age decides
-    return age < STALE_S and not is_dead(owner)
+    return _now(lock) - made >= STALE_S or is_dead(owner)
 
 
 def _remove_stale(lock: Path) -> None:
     """Remove a stale lock, one process at a time.
 
     Without the guard a second process could find the lock stale, be overtaken by a first one
-    that removes it and makes its own, and then remove that one.
+    that removes it and makes its own, and then remove that one. For the same reason a lock that
+    is gone is not removed: by then it may be there again, another's.
     """
     guard = lock.with_suffix(".breaking")
     try:
@@ -87,7 +90,7 @@ def _remove_stale(lock: Path) -> None:
             pass
         return
     try:
-        if not is_held(lock):
+        if _is_stale(lock):
             lock.unlink(missing_ok=True)
     finally:
         guard.unlink(missing_ok=True)
