@@ -7,6 +7,9 @@ import torch.nn.functional as F
 
 from softmax_gradient_tampering import (
     TamperedCrossEntropyLoss,
+    logit_statistics,
+    power_transform,
+    stationary_threshold,
     tampered_binary_cross_entropy_with_logits,
     tampered_cross_entropy,
 )
@@ -86,6 +89,14 @@ def test_what_is_no_tensor_of_the_kind_is_refused_in_torchs_words(name):
     with pytest.raises(torchs.type) as ours:
         tampered_cross_entropy(*arguments, 0.25, **options)
     assert str(ours.value) == str(torchs.value)
+
+
+@pytest.mark.parametrize("wrong", [[0.5], np.zeros((4, 3), np.float32)], ids=repr)
+@pytest.mark.parametrize("function", [logit_statistics, power_transform, stationary_threshold])
+def test_a_statistic_of_no_tensor_is_refused_in_a_sentence(function, wrong):
+    others = () if function is logit_statistics else (0.5,)
+    with pytest.raises(TypeError, match=r"(logits|p) must be a tensor, not .*as_tensor"):
+        function(wrong, *others)
 
 
 def test_integer_logits_are_refused():

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._functorch.aot_autograd import aot_function
-from torch.func import grad
+from torch.func import grad, hessian, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from softmax_gradient_tampering import (
@@ -171,6 +171,27 @@ def test_a_graph_has_the_second_derivative_too(capture):
 
     graph = CAPTURES[capture](loss_fn, (logits,))
     assert_close(second_derivative(graph, logits), second_derivative(loss_fn, logits))
+
+
+@pytest.mark.parametrize("capture", ["export", "make_fx"])
+@pytest.mark.parametrize("name", ["cross-entropy", "linear"])
+def test_torch_func_transforms_a_graph_as_the_function(name, capture):
+    logits, target, _ = Case().make()
+    of_logits = LOSSES.get(name, lambda z, target: tampered_cross_entropy(z, target, ALPHA))
+
+    def loss_fn(z: Tensor) -> Tensor:
+        return of_logits(z, target)
+
+    graph = CAPTURES[capture](loss_fn, (logits,))
+    two, tangent = torch.stack([logits, -logits]), torch.randn_like(logits)
+    for transformed in (
+        lambda function: grad(function)(logits),
+        lambda function: hessian(function)(logits),
+        lambda function: vmap(function)(two),
+        lambda function: vmap(grad(function))(two),
+        lambda function: jvp(function, (logits,), (tangent,))[1],
+    ):
+        assert_close(transformed(graph), transformed(loss_fn))
 
 
 def test_a_traced_gradient_is_the_gradient():

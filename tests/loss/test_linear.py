@@ -1,9 +1,11 @@
 """The loss of hidden states and a classifier: that of the logits, without them."""
 
 import re
+import warnings
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.autograd.forward_ad as fwd
@@ -502,6 +504,18 @@ def test_what_torch_refuses_is_refused_in_words_of_the_arguments(name):
         of_hidden(wrong, 0.25)
 
 
+@pytest.mark.parametrize("name", ["hidden", "weight", "bias", "target", "class_weight"])
+def test_what_is_no_tensor_is_refused_by_its_name(name):
+    wrong = [[1.0]] if name == "hidden" else np.ones(5, np.float32)
+    arguments = make(Case())
+    if name == "class_weight":
+        arguments = arguments._replace(options=arguments.options | {"weight": wrong})
+    else:
+        arguments = arguments._replace(**{name: wrong})
+    with pytest.raises(TypeError, match=rf"^{name} must be a tensor, not .*as_tensor"):
+        of_hidden(arguments, 0.25)
+
+
 def test_a_target_that_does_not_fit_a_sequence_is_refused():
     arguments = sequences()
     with pytest.raises(ValueError, match=r"target of shape \(4,\) .* does not fit hidden"):
@@ -572,3 +586,21 @@ def test_a_gpu_gives_what_a_cpu_gives_and_is_not_waited_for(case, dtype):
         # Sums in another order, and in half types the logits' gradient rounded.
         error = (ours.cpu().double() - of_cpu.double()).abs().max()
         assert error <= 8 * torch.finfo(dtype).eps * of_cpu.double().abs().max()
+
+
+def test_a_jit_trace_has_the_value_and_the_gradients():
+    arguments = make(Case())
+
+    def loss_fn(hidden: Tensor, weight: Tensor) -> Tensor:
+        return tampered_linear_cross_entropy(hidden, weight, arguments.target, 0.25)
+
+    head = [torch.randn_like(tensor).requires_grad_() for tensor in arguments[:2]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, and shapes become constants
+        traced = torch.jit.trace(loss_fn, tuple(arguments[:2]))
+    actual, expected = traced(*head), loss_fn(*head)
+    assert_close(actual, expected)
+    for ours, eager in zip(
+        torch.autograd.grad(actual, head), torch.autograd.grad(expected, head), strict=True
+    ):
+        assert_close(ours, eager)

@@ -50,7 +50,8 @@ def define_operator(
     _library.define(name + schema)
     _library.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"{_NAMESPACE}::{name}", fake, lib=_library)
-    _library.impl(name, differentiate, "Autograd")
+    for key in ("Autograd", "FuncTorchDynamicLayerFrontMode"):  # the latter: torch.func
+        _library.impl(name, differentiate, key)
     overload: Callable[..., Any] = getattr(torch.ops.softmax_gradient_tampering, name).default
     return overload
 

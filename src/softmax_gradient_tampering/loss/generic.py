@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 from softmax_gradient_tampering.loss.dispatcher import define_operator
+from softmax_gradient_tampering.loss.tensors import check_tensors
 from softmax_gradient_tampering.loss.torch_internals import (
     below_autograd,
     is_traced,
@@ -89,11 +90,7 @@ def tampered_binary_cross_entropy_with_logits(
 
     Source: follows from arXiv 2111.12495 for two classes.
     """
-    if not (isinstance(input, Tensor) and isinstance(target, Tensor)):
-        raise TypeError(
-            f"input and target must be tensors, not {type(input).__name__} and "
-            f"{type(target).__name__}; torch.as_tensor makes one of an array"
-        )
+    check_tensors(input=input, target=target)
     loss_fn = tamper(F.binary_cross_entropy_with_logits, alpha)
     return loss_fn(input, target, weight=weight, reduction=reduction, pos_weight=pos_weight)
 

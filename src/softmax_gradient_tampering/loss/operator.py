@@ -180,7 +180,7 @@ def _gradient(
     gradients comes at once (is_grads_batched).
     """
     is_recorded = torch.is_grad_enabled() and (grad_loss.requires_grad or logits.requires_grad)
-    if is_recorded or is_batch_of_gradients(grad_loss):
+    if is_recorded or is_transformed() or is_batch_of_gradients(grad_loss):
         return _differentiable_gradient(grad_loss, logits, target, alpha, options)
     grad: Tensor = _BACKWARD.run(grad_loss, logits, stats, target, alpha, options)
     return grad

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.tensors import check_tensors
 
 
 def power_transform(p: Tensor, alpha: Alpha) -> Tensor:
@@ -20,6 +21,7 @@ def power_transform(p: Tensor, alpha: Alpha) -> Tensor:
         p', of p's shape and dtype.
 
     Raises:
+        TypeError: p is no tensor.
         ValueError: alpha is negative, not finite, or a tensor with dimensions.
 
     >>> power_transform(torch.tensor([0.64, 0.36]), alpha=0.5)
@@ -27,6 +29,7 @@ def power_transform(p: Tensor, alpha: Alpha) -> Tensor:
 
     Source: arXiv 2111.12495, section 3.
     """
+    check_tensors(p=p)
     alpha = check_alpha(alpha)
     log_p = p.log()
     # Through the logarithm: p^alpha alone under- and overflows where p' does not.
@@ -48,6 +51,7 @@ def stationary_threshold(p: Tensor, alpha: Alpha) -> Tensor:
         The threshold, of p's shape without its last axis.
 
     Raises:
+        TypeError: p is no tensor.
         ValueError: alpha is negative, not finite, or a tensor with dimensions.
 
     >>> stationary_threshold(torch.full((4,), 0.25), alpha=0.5)
@@ -55,6 +59,7 @@ def stationary_threshold(p: Tensor, alpha: Alpha) -> Tensor:
 
     Source: arXiv 2111.12495, section 3.
     """
+    check_tensors(p=p)
     alpha = check_alpha(alpha)
     log_p = p.log()
     at_one = torch.exp(torch.special.xlogy(p, p).sum(-1))

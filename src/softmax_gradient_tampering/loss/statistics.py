@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from softmax_gradient_tampering.loss.tensors import check_tensors
+
 
 class LogitStatistics(NamedTuple):
     """Float32 0-d tensors: means over the rows of a batch of logits."""
@@ -28,11 +30,15 @@ def logit_statistics(logits: Tensor) -> LogitStatistics:
     Returns:
         The four statistics as float32 0-d tensors on the logits' device.
 
+    Raises:
+        TypeError: logits is no tensor.
+
     >>> [s.item() for s in logit_statistics(torch.tensor([[3.0, -4.0], [0.0, 0.0]]))]
     [2.5, 0.25, 1.5, 12.25]
 
     Source: the published code's --logit-stats.
     """
+    check_tensors(logits=logits)
     logits = logits.float()
     return LogitStatistics(
         norm=torch.linalg.vector_norm(logits, dim=1).mean(),

@@ -18,6 +18,11 @@ class Options(NamedTuple):
     kernel: str = "auto"
 
 
+# Asked of one of these, torch raises. It answers torch.amp.is_autocast_available, but
+# torch.compile of 2.11 does not trace that question.
+_WITHOUT_AUTOCAST = ("meta", "lazy", "vulkan", "fpga", "ve", "opengl", "opencl", "ideep", "hip")
+
+
 def is_index(target: Tensor) -> bool:
     """Whether the target holds class indices (else it holds class probabilities)."""
     return not target.is_floating_point()
@@ -30,8 +35,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def is_autocast(device: torch.device) -> bool:
     """Whether operations on this device are cast to autocast's dtype."""
-    # Not torch.amp.is_autocast_available, which torch.compile of 2.11 does not trace.
-    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+    return device.type not in _WITHOUT_AUTOCAST and torch.is_autocast_enabled(device.type)
 
 
 def loss_divisor(target: Tensor, options: Options, like: Tensor) -> Tensor:

@@ -4,11 +4,10 @@ The exceptions are of the types that F.linear and F.cross_entropy raise. What th
 caller's own terms (reduction, label_smoothing, ignore_index, labels out of bounds) is left to them.
 """
 
-import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.functional import INDEX_DTYPES
-from softmax_gradient_tampering.loss.kernels.options import is_index
+from softmax_gradient_tampering.loss.kernels.options import is_autocast, is_index
 
 
 def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -82,16 +81,10 @@ def check_target(
         raise RuntimeError(
             f"expected class_weight of shape ({num_classes},), got {tuple(class_weight.shape)}"
         )
-    if class_weight.dtype != hidden.dtype and not is_autocast(hidden):
+    if class_weight.dtype != hidden.dtype and not is_autocast(hidden.device):
         raise RuntimeError(
             f"expected class_weight of hidden's dtype {hidden.dtype}, got {class_weight.dtype}"
         )
-
-
-def is_autocast(tensor: Tensor) -> bool:
-    """Whether autocast is on for the tensor's device, and the device has one."""
-    # Not torch.amp.is_autocast_available, which torch.compile of 2.11 does not trace.
-    return tensor.device.type != "meta" and torch.is_autocast_enabled(tensor.device.type)
 
 
 def _check_device(name: str, tensor: Tensor, hidden: Tensor) -> None:

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 from softmax_gradient_tampering.loss.functional import loss_dtype_of, tampered_cross_entropy
-from softmax_gradient_tampering.loss.kernels.options import Options, is_index
-from softmax_gradient_tampering.loss.linear.arguments import check_head, check_target, is_autocast
+from softmax_gradient_tampering.loss.kernels.options import Options, is_autocast, is_index
+from softmax_gradient_tampering.loss.linear.arguments import check_head, check_target
 from softmax_gradient_tampering.loss.linear.kernel import Head
 from softmax_gradient_tampering.loss.linear.operator import differentiable_linear_cross_entropy
+from softmax_gradient_tampering.loss.tensors import check_tensors
 from softmax_gradient_tampering.loss.torch_internals import is_transformed
 
 
@@ -64,6 +65,7 @@ def tampered_linear_cross_entropy(
         in the dtype that F.cross_entropy returns (float32 under autocast).
 
     Raises:
+        TypeError: one of hidden, weight, target, bias and class_weight is no tensor.
         ValueError: alpha is negative, not finite, or a tensor with dimensions.
         IndexError, RuntimeError, ValueError: where F.linear or F.cross_entropy raise them: a
             shape, a dtype, a device or an option does not fit.
@@ -82,6 +84,8 @@ def tampered_linear_cross_entropy(
 
     Source: arXiv 2111.12495, section 3; the gradients follow by the chain rule.
     """
+    tensors = {"hidden": hidden, "weight": weight, "target": target, "bias": bias}
+    check_tensors(("bias", "class_weight"), **tensors, class_weight=class_weight)
     alpha = check_alpha(alpha)
     hidden, weight, bias = (_autocast(tensor) for tensor in (hidden, weight, bias))
     check_head(hidden, weight, bias)
@@ -108,7 +112,7 @@ def tampered_linear_cross_entropy(
 
 def _autocast(tensor: Tensor | None) -> Any:
     """The tensor in the dtype that F.linear would take it in."""
-    if tensor is None or not is_autocast(tensor):
+    if tensor is None or not is_autocast(tensor.device):
         return tensor
     is_cast = tensor.is_floating_point() and tensor.dtype != torch.float64
     return tensor.to(torch.get_autocast_dtype(tensor.device.type)) if is_cast else tensor
@@ -118,6 +122,8 @@ def _has_blocks(head: Head, target: Tensor, options: Options) -> bool:
     """Whether the blocks can do it. Where an option is wrong, torch's own function says so."""
     weight, class_weight = head.weight, options.weight
     if weight.dim() != 2 or 0 in weight.shape or is_transformed():
+        return False
+    if torch.jit.is_tracing():  # torch.jit.trace does not follow a loop over blocks
         return False
     if target.requires_grad or (class_weight is not None and class_weight.requires_grad):
         return False

@@ -23,6 +23,7 @@ from softmax_gradient_tampering.loss.torch_internals import (
     has_tangent,
     is_batch_of_gradients,
     is_plain,
+    is_transformed,
 )
 
 
@@ -30,14 +31,19 @@ def differentiable_linear_cross_entropy(
     head: Head, target: Tensor, alpha: Alpha, options: Options
 ) -> Tensor:
     """The loss of hidden (N, D) and its classifier; the gradients are tampered with."""
-    if not is_plain(*head, target) or has_tangent(*head):  # then the logits know what to do
-        arguments = options._asdict()
-        dtype = arguments.pop("loss_dtype")
-        return tampered_cross_entropy(F.linear(*head), target, alpha, **arguments).to(dtype)
+    if not is_plain(*head, target) or has_tangent(*head):
+        return _by_logits(head, target, alpha, options)
     if torch.compiler.is_compiling():
         loss: Tensor = _FORWARD(*head, False, target, alpha, options)[0]
         return loss
     return _apply(*head, False, target, alpha, options)[0]
+
+
+def _by_logits(head: Head, target: Tensor, alpha: Alpha, options: Options) -> Tensor:
+    """The loss of the whole logits, for what their operator and torch's operations know alone."""
+    arguments = options._asdict()
+    dtype = arguments.pop("loss_dtype")
+    return tampered_cross_entropy(F.linear(*head), target, alpha, **arguments).to(dtype)
 
 
 def _apply(
@@ -55,6 +61,9 @@ def _apply(
     A compiled graph, which runs without autograd, says so itself.
     """
     head = hidden, weight, bias
+    if is_transformed():  # the logits know what to do; the statistics stay in the operator
+        loss = _by_logits(Head(*head), target, alpha, options)
+        return loss, *hidden.new_zeros(3, hidden.shape[0]).unbind()
     is_differentiated |= torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in head
     )
@@ -120,7 +129,7 @@ def _gradients(
     is_recorded = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (grad_loss, *head)
     )
-    if not (is_recorded or is_batch_of_gradients(grad_loss)):
+    if not (is_recorded or is_transformed() or is_batch_of_gradients(grad_loss)):
         arguments = grad_loss, *head, *stats, [*needed], target, alpha, options
         grads: tuple[Tensor, ...] = _BACKWARD.run(*arguments)
         return grads
