@@ -89,6 +89,11 @@ def is_traced() -> bool:
     return has_dispatch_mode() and get_proxy_mode() is not None
 
 
+def is_jit_traced() -> bool:
+    """Whether torch.jit.trace records operations."""
+    return torch._C._get_tracing_state() is not None
+
+
 def is_eager(tensor: Tensor) -> bool:
     """Whether nobody traces or intercepts: a tensor with data, no compiler, no dispatch mode."""
     return not (

@@ -13,7 +13,7 @@ from softmax_gradient_tampering.loss.linear.arguments import check_head, check_t
 from softmax_gradient_tampering.loss.linear.kernel import Head
 from softmax_gradient_tampering.loss.linear.operator import differentiable_linear_cross_entropy
 from softmax_gradient_tampering.loss.tensors import check_tensors
-from softmax_gradient_tampering.loss.torch_internals import is_transformed
+from softmax_gradient_tampering.loss.torch_internals import is_jit_traced, is_transformed
 
 
 def tampered_linear_cross_entropy(
@@ -123,7 +123,7 @@ def _has_blocks(head: Head, target: Tensor, options: Options) -> bool:
     weight, class_weight = head.weight, options.weight
     if weight.dim() != 2 or 0 in weight.shape or is_transformed():
         return False
-    if torch.jit.is_tracing():  # torch.jit.trace does not follow a loop over blocks
+    if is_jit_traced():  # torch.jit.trace does not follow a loop over blocks
         return False
     if target.requires_grad or (class_weight is not None and class_weight.requires_grad):
         return False
