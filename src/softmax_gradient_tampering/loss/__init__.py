@@ -1,12 +1,14 @@
 """The loss room: the method, for any loop that has logits.
 
 `functional` and `module` are the cross-entropy, `generic` tampers with any loss, `linear` spares
-the logits of large vocabularies, `inference` multiplies a trained model's logits by alpha.
+the logits of large vocabularies, `inference` multiplies a trained model's logits by alpha, and
+`equivalence` is the ordinary training that a tampered one equals.
 `operator` meets autograd and, through `dispatcher`, whoever traces; `kernels` compute.
 `torch_internals` asks torch what it has no public name for. The room imports torch and nothing
 else.
 """
 
+from softmax_gradient_tampering.loss.equivalence import equivalent_parameter_groups
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
 from softmax_gradient_tampering.loss.generic import (
     tamper,
@@ -23,6 +25,7 @@ __all__ = [
     "LogitStatistics",
     "ScaledLogits",
     "TamperedCrossEntropyLoss",
+    "equivalent_parameter_groups",
     "fold_alpha",
     "logit_statistics",
     "power_transform",

@@ -2,24 +2,17 @@
 
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from softmax_gradient_tampering.loss.inference.head import HeadArgument, Layer, find_heads
 from softmax_gradient_tampering.loss.inference.scaled_logits import check_not_folded, check_scale
-from softmax_gradient_tampering.loss.inference.trial import (
-    check_scaled,
-    evaluation,
-    last_layer_called,
-    logits_of,
-    outputs_of,
-)
-from softmax_gradient_tampering.loss.inference.weights import check_weights, multiply
+from softmax_gradient_tampering.loss.inference.scaling import locate_heads, scale_heads
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
+INSTEAD = "wrap the model in ScaledLogits(model, alpha) instead"
 
-@torch.no_grad()
+
 def fold_alpha(
     model_or_linear: ModuleT,
     alpha: float,
@@ -70,6 +63,7 @@ def fold_alpha(
         ValueError: alpha is not above 0; the classifier is already folded, is not found for
             sure, or cannot be folded; or the logits of `example_input` are not alpha z then.
 
+    >>> import torch
     >>> linear = nn.Linear(2, 2)
     >>> before = linear(torch.ones(1, 2))
     >>> bool(torch.allclose(fold_alpha(linear, 0.25)(torch.ones(1, 2)), 0.25 * before))
@@ -79,11 +73,8 @@ def fold_alpha(
     """
     factor = check_scale(alpha)
     check_not_folded(model_or_linear)
-    with evaluation(model_or_linear):
-        heads = _find_heads(model_or_linear, head, example_input)
-        for layer in heads:
-            check_weights(layer, model_or_linear)
-        _scale(model_or_linear, heads, factor, example_input)
+    heads = locate_heads(model_or_linear, head, example_input)
+    scale_heads(model_or_linear, heads, factor, example_input, INSTEAD)
     mark(model_or_linear, factor, heads)
     return model_or_linear
 
@@ -97,42 +88,3 @@ def mark(model: nn.Module, alpha: float, heads: tuple[Layer, ...] | None = None)
             heads = ()
     for module in (model, *heads):
         module.folded_alpha = alpha  # type: ignore[assignment]
-
-
-def _find_heads(
-    model: nn.Module, head: HeadArgument | None, example_input: Any
-) -> tuple[Layer, ...]:
-    """The head, or, where it is not certain, the layer that the example reaches last."""
-    try:
-        return find_heads(model, head)
-    except ValueError:
-        if head is not None or example_input is None:
-            raise
-        last = last_layer_called(model, example_input)
-        if last is None:
-            raise
-        return (last,)
-
-
-def _scale(model: nn.Module, heads: tuple[Layer, ...], factor: float, example_input: Any) -> None:
-    """Multiply the heads, and put back what they were if the logits are not `factor` z then."""
-
-    def outputs() -> list[Tensor]:
-        # Without an example, what the heads make of features: their own forward may be anything.
-        if example_input is None:
-            return [outputs_of(layer) for layer in heads]
-        return [logits_of(model, example_input)]
-
-    tensors = [tensor for layer in heads for tensor in layer.parameters(recurse=False)]
-    before, kept = outputs(), [tensor.clone() for tensor in tensors]
-    try:
-        for layer in heads:
-            multiply(layer, factor)
-        torch.clear_autocast_cache()  # it may hold the weights in another dtype
-        for z, scaled in zip(before, outputs(), strict=True):
-            check_scaled(z, scaled, factor)
-    except BaseException:
-        for tensor, copy in zip(tensors, kept, strict=True):
-            tensor.copy_(copy)
-        torch.clear_autocast_cache()
-        raise

@@ -56,8 +56,11 @@ class ScaledLogits(nn.Module):
         return f"alpha={self.alpha}"
 
 
-def check_scale(alpha: float) -> float:
-    """alpha as a number above 0.
+def check_scale(
+    alpha: float,
+    at_zero: str = "alpha = 0 cannot be folded: every logit would be 0; fit a temperature",
+) -> float:
+    """alpha as a number above 0; `at_zero` is the message that refuses 0.
 
     Raises:
         ValueError: it is 0, negative, not finite, or cannot be read.
@@ -67,12 +70,12 @@ def check_scale(alpha: float) -> float:
         factor = check_alpha(factor.item())
     assert isinstance(factor, float)
     if factor == 0:
-        raise ValueError("alpha = 0 cannot be folded: every logit would be 0; fit a temperature")
+        raise ValueError(at_zero)
     return factor
 
 
 def check_not_folded(*modules: nn.Module) -> None:
-    """Refuse modules that hold an alpha in their logits, by the mark of `fold_alpha`.
+    """Refuse modules that hold an alpha in their logits, by the mark that says so.
 
     Raises:
         ValueError: one does.
@@ -84,6 +87,13 @@ def check_not_folded(*modules: nn.Module) -> None:
                 raise ValueError(
                     f"alpha = {folded} is already folded into this classifier; load the unfolded "
                     "weights into a new model for another alpha"
+                )
+            equivalent = getattr(module, "equivalent_alpha", None)
+            if equivalent is not None:
+                raise ValueError(
+                    f"equivalent_parameter_groups has multiplied the initial weights of this "
+                    f"classifier by alpha = {equivalent}, so that its logits are alpha z already; "
+                    "use it as it is, or make a new model for another alpha"
                 )
 
 

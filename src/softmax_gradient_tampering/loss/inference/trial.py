@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from softmax_gradient_tampering.loss.inference.head import Layer, layers_of
 from softmax_gradient_tampering.loss.inference.scaled_logits import get_logits
-from softmax_gradient_tampering.loss.inference.weights import INSTEAD
 
 
 @contextmanager
@@ -83,8 +82,10 @@ def last_layer_called(model: nn.Module, example_input: Any) -> Layer | None:
     return called[-1] if called else None
 
 
-def check_scaled(z: Tensor, scaled: Tensor, factor: float) -> None:
+def check_scaled(z: Tensor, scaled: Tensor, factor: float, instead: str) -> None:
     """Refuse logits that are not `factor` z, within the rounding of their dtype.
+
+    `instead` is what a user can do, as the end of a sentence.
 
     Raises:
         ValueError: they are not.
@@ -102,5 +103,5 @@ def check_scaled(z: Tensor, scaled: Tensor, factor: float) -> None:
         raise ValueError(
             "the logits do not become alpha times what they were when the head is multiplied by "
             "alpha: this is not their head, or what comes after it is not linear; nothing has been "
-            f"changed; pass another head=, or {INSTEAD}"
+            f"changed; pass another head=, or {instead}"
         )

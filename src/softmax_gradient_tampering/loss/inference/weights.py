@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from softmax_gradient_tampering.loss.inference.head import Layer
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INSTEAD = "wrap the model in ScaledLogits(model, alpha) instead"
 
 
-def check_weights(layer: Layer, model: nn.Module) -> None:
+def check_weights(layer: Layer, model: nn.Module, instead: str) -> None:
     """Refuse a layer whose weight and bias cannot be multiplied, or not without side effects.
+
+    `instead` is what a user can do, as the end of a sentence.
 
     Raises:
         ValueError: they are parametrized, sharded, quantized, without memory, or shared.
@@ -26,13 +27,13 @@ def check_weights(layer: Layer, model: nn.Module) -> None:
         raise ValueError(
             f"the weight of {place} is parametrized, made anew from other numbers at every call: "
             "end that first (torch's remove_parametrizations, remove_weight_norm, prune.remove; "
-            f"merge adapters), or {INSTEAD}"
+            f"merge adapters), or {instead}"
         )
     for key, tensor in own.items():
         if type(tensor) is not nn.Parameter or tensor.dtype not in _DTYPES:
             raise ValueError(
                 f"the {key} of {place} is a {type(tensor).__name__} of {tensor.dtype}, not a plain "
-                f"floating-point tensor: fold before sharding or quantizing, or {INSTEAD}"
+                f"floating-point tensor: multiply it before sharding or quantizing, or {instead}"
             )
         if tensor.is_meta:
             raise ValueError(f"the {key} of {place} is on the meta device: load the weights first")
@@ -41,12 +42,12 @@ def check_weights(layer: Layer, model: nn.Module) -> None:
         other = f"{names.get(id(sharer)) or 'a module'} ({type(sharer).__name__})"
         raise ValueError(
             f"the weight or the bias of {place} is shared: {other} uses the same memory, and would "
-            f"be multiplied by alpha as well; {INSTEAD}"
+            f"be multiplied by alpha as well; {instead}"
         )
 
 
-def multiply(layer: Layer, factor: float) -> None:
-    """Multiply weight and bias in place.
+def multiply(layer: Layer, factor: float, instead: str) -> None:
+    """Multiply weight and bias in place; `instead` is what a user can do, as a sentence's end.
 
     Raises:
         ValueError: the dtype cannot hold the products to its precision.
@@ -62,8 +63,8 @@ def multiply(layer: Layer, factor: float) -> None:
     )
     if is_infinite or is_lost.any():
         raise ValueError(
-            f"{layer.weight.dtype} cannot hold the weights of the head times {factor}: fold in "
-            f"float32, or {INSTEAD}"
+            f"{layer.weight.dtype} cannot hold the weights of the head times {factor}: "
+            f"convert the model to float32 first, or {instead}"
         )
     for tensor, product in zip(tensors, products, strict=True):
         tensor.copy_(product)
