@@ -44,7 +44,7 @@ def arguments(case, dtype=torch.float32, **changes):
 
 def forward_and_backward(kernel, logits, target, alpha, options):
     loss, stats = kernel.forward(logits, target, alpha, options)
-    incoming = 1 + torch.arange(loss.numel(), dtype=loss.dtype).reshape(loss.shape) / 7
+    incoming = 1 + torch.arange(loss.numel(), dtype=loss.dtype).reshape(loss.shape) % 8 / 7
     return loss, stats, kernel.backward(incoming, logits, target, alpha, stats, options)
 
 

@@ -99,13 +99,18 @@ def tampered_cross_entropy(
     if input.dim() == 1:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
         shape = torch.Size()
-    elif input.dim() > 2 and input.device.type != "cpu":  # the kernels of devices know rows alone
+    elif input.dim() > 2 and _is_of_rows(input):
         input = input.movedim(1, -1).flatten(0, -2)
         target = target.flatten() if is_index(target) else target.movedim(1, -1).flatten(0, -2)
     if is_index(target) and target.dtype != torch.int64:
         target = target.long()
     loss = differentiable_cross_entropy(input, target, alpha, options)
     return loss.reshape(shape) if reduction == "none" else loss
+
+
+def _is_of_rows(input: Tensor) -> bool:
+    """Whether the kernel is better given rows: on a device, and where they lie so in memory."""
+    return input.device.type != "cpu" or input.movedim(1, -1).is_contiguous()
 
 
 def _composite(input: Tensor, target: Tensor, alpha: Alpha, kwargs: dict[str, Any]) -> Tensor:

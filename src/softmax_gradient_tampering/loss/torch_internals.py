@@ -35,8 +35,8 @@ def has_dispatch_mode() -> bool:
 
 
 def log_softmax_backward(grad: Tensor, log_p: Tensor, dtype: torch.dtype) -> Tensor:
-    """The gradient of the logits, from that of log_p = log_softmax(logits, -1) of this dtype."""
-    return torch._log_softmax_backward_data(grad, log_p, -1, dtype)
+    """The gradient of the logits, from that of log_p = log_softmax(logits, 1) of this dtype."""
+    return torch._log_softmax_backward_data(grad, log_p, 1, dtype)
 
 
 def assert_on_device(condition: Tensor, message: str) -> None:

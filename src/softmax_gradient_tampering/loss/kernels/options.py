@@ -38,6 +38,11 @@ def is_autocast(device: torch.device) -> bool:
     return device.type not in _WITHOUT_AUTOCAST and torch.is_autocast_enabled(device.type)
 
 
+def along_classes(values: Tensor, z: Tensor) -> Tensor:
+    """A number of every class, (C,), as it is broadcast against z (N, C, d1, ...)."""
+    return values.reshape(-1, *(1,) * (z.dim() - 2))
+
+
 def loss_divisor(target: Tensor, options: Options, like: Tensor) -> Tensor:
     """What the reduction divides by, 0-d in the compute dtype of the logits `like`.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
+    along_classes,
     compute_dtype,
     is_index,
     loss_divisor,
@@ -95,13 +96,11 @@ def target_distribution(target: Tensor, z: Tensor, options: Options) -> Tensor:
     """q of z's shape: one-hot or given, smoothed first, then weighted, as torch does."""
     dtype = compute_dtype(z.dtype)
     num_classes = z.shape[1]
-    along_classes = (-1, *(1,) * (z.dim() - 2))
     if is_index(target):
-        classes = torch.arange(num_classes, device=z.device).view(along_classes)
-        q = (target.unsqueeze(1) == classes).to(dtype)
+        classes = torch.arange(num_classes, device=z.device)
+        q = (target.unsqueeze(1) == along_classes(classes, z)).to(dtype)
     else:
         q = target.to(dtype)
     if options.label_smoothing > 0:
         q = q * (1 - options.label_smoothing) + options.label_smoothing / num_classes
-    weight = options.weight
-    return q if weight is None else q * weight.to(dtype).view(along_classes)
+    return q if options.weight is None else q * along_classes(options.weight.to(dtype), z)

@@ -42,11 +42,9 @@ def select_kernel(name: str, z: Tensor) -> Kernel:
         ValueError: as `check_kernel`.
     """
     name = _resolve(name, z.device)
-    kernel = _ON_A_CPU.get(name, reference)
     if name == "triton" and z.dtype != torch.float64:
-        kernel = _triton()
-    knows_images = kernel is reference or kernel is cpu
-    return kernel if z.dim() == 2 or knows_images else RowWise(kernel)
+        return _triton() if z.dim() == 2 else RowWise(_triton())
+    return _ON_A_CPU.get(name, reference)
 
 
 def describe_kernel(name: str, device: torch.device) -> str:

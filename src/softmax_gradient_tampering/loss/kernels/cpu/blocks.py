@@ -1,12 +1,12 @@
 """The contract of `reference` on a CPU, in plain torch operations of every dtype.
 
-Rows are taken in blocks that stay in the cache, so that beside the gradient nothing of
-size (N, C) is made: touching fresh memory is what a large loss spends most of its time on.
+Logits are taken in blocks that stay in the cache, so that beside the gradient nothing of
+their size is made: touching fresh memory is what a large loss spends most of its time on.
 Few logits go through the operations that torch's own cross-entropy is made of, the
 backward ones at alpha z: that takes the fewest calls.
 """
 
-from collections.abc import Callable
+import math
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels import reference
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
+    along_classes,
     compute_dtype,
     is_index,
     row_scale,
@@ -27,40 +28,54 @@ aten = torch.ops.aten
 BLOCK_SIZE = 2**19
 # Elements up to which the calls of the backward pass take longer than what they do.
 SMALL_SIZE = 2**15
+# Classes below which rows are slow in torch: they are taken as the positions of one image.
+FEW_CLASSES = 16
 _REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 
 
 def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:
     """See `reference.forward`."""
+    if z.dim() > 3:
+        loss, stats = forward(*_images(z, target), alpha, options)
+        return loss.reshape(z.shape[:1] + z.shape[2:]) if loss.dim() else loss, stats
     dtype, reduction = compute_dtype(z.dtype), options.reduction
     options = _in_dtype(options, dtype)
-    if z.numel() <= BLOCK_SIZE and _is_native(target, options):
-        loss, divisor = _nll(torch.log_softmax(z, -1, dtype), target, options)
+    # Of images torch's own way is the fastest up to a block.
+    if z.numel() <= (SMALL_SIZE if z.dim() == 2 else BLOCK_SIZE) and _is_native(target, options):
+        loss, divisor = _nll(torch.log_softmax(z, 1, dtype), target, options)
     else:
         losses, divisors = _block_losses(z, target, options)
         if reduction == "none":
-            loss, divisor = torch.cat(losses), divisors[0]
+            loss, divisor = losses, divisors[0]
         else:
-            loss, divisor = torch.stack(losses).sum(), torch.stack(divisors).sum()
+            loss, divisor = losses.sum(), torch.stack(divisors).sum()
         if reduction == "mean":
             loss = loss / divisor
     return loss.to(options.loss_dtype), divisor if reduction == "mean" else divisor.new_ones(())
 
 
-def _block_losses(z: Tensor, target: Tensor, options: Options) -> tuple[list[Tensor], list[Tensor]]:
-    """Of every block the losses of its rows, or their sum, and the weight of those that count."""
+def _block_losses(z: Tensor, target: Tensor, options: Options) -> tuple[Tensor, list[Tensor]]:
+    """All losses, or the sums of those of every block; and the weight of what counts in each."""
+    dtype = compute_dtype(z.dtype)
+    is_each = options.reduction == "none"
+    losses = torch.empty(z.shape[:1] + z.shape[2:] if is_each else (), dtype=dtype)
     if options.reduction == "mean":
         options = options._replace(reduction="sum")
-    z_blocks = _split(z, z)
-    buffer = _block_buffer(z_blocks[0])
-    losses, divisors = [], []
-    for z_rows, target_rows in zip(z_blocks, _split(target, z), strict=True):
-        log_p = buffer[: z_rows.shape[0]]
-        torch.log_softmax(z_rows, -1, log_p.dtype, out=log_p)
-        loss, divisor = _block_loss(log_p, target_rows, options)
-        losses.append(loss)
+    blocks = _Blocks(z)
+    results = blocks.split(losses) if is_each else []
+    sums, divisors = [], []
+    for i, (z_block, target_block) in enumerate(
+        zip(blocks.split(z), blocks.split(target), strict=True)
+    ):
+        log_p = blocks.buffer(z_block)
+        torch.log_softmax(z_block, 1, dtype, out=log_p)
+        loss, divisor = _block_loss(log_p, target_block, options)
         divisors.append(divisor)
-    return losses, divisors
+        if is_each:
+            results[i].copy_(loss)
+        else:
+            sums.append(loss)
+    return losses if is_each else torch.stack(sums), divisors
 
 
 def _block_loss(log_p: Tensor, target: Tensor, options: Options) -> tuple[Tensor, Tensor]:
@@ -68,14 +83,15 @@ def _block_loss(log_p: Tensor, target: Tensor, options: Options) -> tuple[Tensor
     smoothing, is_sum = options.label_smoothing, options.reduction == "sum"
     if not is_index(target):
         q = reference.target_distribution(target, log_p, options)
-        losses = -log_p.mul_(q).sum(-1)
-        return losses.sum() if is_sum else losses, losses.new_full((), losses.shape[0])
+        losses = -log_p.mul_(q).sum(1)
+        return losses.sum() if is_sum else losses, losses.new_full((), losses.numel())
     loss, divisor = _nll(log_p, target, options)
     if smoothing > 0:
-        weighted = log_p if options.weight is None else log_p.mul_(options.weight)
-        even = -weighted.sum(-1).masked_fill_(target == options.ignore_index, 0)
+        weight = options.weight
+        weighted = log_p if weight is None else log_p.mul_(along_classes(weight, log_p))
+        even = -weighted.sum(1).masked_fill_(target == options.ignore_index, 0)
         loss = loss * (1 - smoothing) + (even.sum() if is_sum else even) * (
-            smoothing / log_p.shape[-1]
+            smoothing / log_p.shape[1]
         )
     return loss, divisor
 
@@ -84,24 +100,34 @@ def backward(
     grad_loss: Tensor, z: Tensor, target: Tensor, alpha: Alpha, stats: Tensor, options: Options
 ) -> Tensor:
     """See `reference.backward`; not differentiable."""
-    options = _in_dtype(options, compute_dtype(z.dtype))
+    if z.dim() > 3:
+        incoming = grad_loss.flatten(1) if grad_loss.dim() else grad_loss
+        return backward(incoming, *_images(z, target), alpha, stats, options).reshape(z.shape)
+    dtype = compute_dtype(z.dtype)
+    options, grad_loss = _in_dtype(options, dtype), grad_loss.to(dtype)
+    if z.numel() == 0:
+        return torch.empty_like(z, memory_format=torch.contiguous_format)
     if z.numel() <= SMALL_SIZE and _is_native(target, options):
-        return _nll_backward(grad_loss, z, target, alpha, stats, options)
-    scale = row_scale(grad_loss, target, stats, options).expand(z.shape[0], 1)
-    block_grad: Callable[..., Tensor] = _soft_grad
-    rows: tuple[Tensor, ...] = (z, scale, target)
-    if is_index(target):
-        block_grad, rows = _index_grad, (z, *_index_rows(scale, target, z.shape[-1], options))
+        log_p = reference.tampered_log_softmax(z.to(dtype), alpha)
+        of_log_p = _nll_backward(grad_loss, log_p, target, stats, options)
+        return log_softmax_backward(of_log_p, log_p, dtype).to(z.dtype)
+    blocks = _Blocks(z)
     grad = torch.empty_like(z, memory_format=torch.contiguous_format)
-    grad_blocks = _split(grad, z)
-    buffer = _block_buffer(grad_blocks[0])
-    blocks = zip(grad_blocks, *(_split(tensor, z) for tensor in rows), strict=True)
-    for grad_rows, z_rows, *row in blocks:
-        logits = _multiply(z_rows, alpha, out=buffer[: z_rows.shape[0]])
-        if grad.dtype == buffer.dtype:
-            block_grad(torch.softmax(logits, -1, out=grad_rows), *row, options)
+    z_blocks = blocks.split(z)
+    scales = blocks.split(grad_loss) if grad_loss.dim() else [grad_loss] * len(z_blocks)
+    for result, z_block, target_block, scale in zip(
+        blocks.split(grad), z_blocks, blocks.split(target), scales, strict=True
+    ):
+        is_in_place = result.is_contiguous() and result.dtype == dtype
+        out = result if is_in_place else torch.empty(result.shape, dtype=dtype)
+        if is_index(target) and not blocks.has_positions:
+            logits = _multiply(z_block, alpha, out=blocks.buffer(z_block))
+            _row_grad(logits, target_block, scale, stats, options, out)
         else:
-            grad_rows.copy_(block_grad(torch.softmax(logits, -1), *row, options))
+            logits = _multiply(z_block, alpha, out)
+            _image_grad(logits, target_block, scale, stats, options)
+        if not is_in_place:
+            result.copy_(out)
     return grad
 
 
@@ -110,36 +136,89 @@ def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
     return ()
 
 
-def _index_rows(
-    scale: Tensor, target: Tensor, num_classes: int, options: Options
-) -> tuple[Tensor, ...]:
-    """What a row of the gradient is made of, (N, 1) each: scale * sum(q), and so on."""
-    smoothing, weight = options.label_smoothing, options.weight
-    # An ignored index may lie outside of the classes.
-    label = torch.where(target == options.ignore_index, 0, target).unsqueeze(-1)
-    at_label = scale if weight is None else scale * weight[label]
-    total, even = at_label, scale
-    if smoothing > 0:
-        at_label = at_label * (1 - smoothing)
-        even = scale * (smoothing / num_classes)
-        total = at_label + even * (num_classes if weight is None else weight.sum())
-    return total, even, label, -at_label
+def _images(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, C, d1, ...) and their target, with one dimension of P = d1 ... positions."""
+    return z.flatten(2), target.flatten(1 if is_index(target) else 2)
 
 
-def _index_grad(
-    p: Tensor, total: Tensor, even: Tensor, label: Tensor, at_label: Tensor, options: Options
+class _Blocks:
+    """How the logits z are cut: into rows, or into images and their positions.
+
+    Rows of few classes are taken as the positions of one image.
+    """
+
+    def __init__(self, z: Tensor) -> None:
+        self.is_turned = z.dim() == 2 and z.shape[1] < FEW_CLASSES
+        self.has_positions = self.is_turned or z.dim() == 3
+        z = self._turn(z)
+        num_lanes = max(1, BLOCK_SIZE // max(1, z.shape[1]))
+        self.positions = min(num_lanes, max(1, z.shape[2:].numel()))
+        self.images = min(num_lanes // self.positions, max(1, z.shape[0]))
+        size = self.images * z.shape[1] * self.positions
+        self.memory: Tensor | None = None
+        self.size, self.dtype = size, compute_dtype(z.dtype)
+
+    def split(self, tensor: Tensor) -> list[Tensor]:
+        """The blocks of a tensor of the shape of z, of its labels, or of z's with one class."""
+        blocks = list(self._turn(tensor).split(self.images))
+        if not self.has_positions:
+            return blocks
+        return [part for block in blocks for part in block.split(self.positions, -1)]
+
+    def buffer(self, block: Tensor) -> Tensor:
+        """Room for a block of z in the dtype of the computation."""
+        if self.memory is None:
+            self.memory = torch.empty(self.size, dtype=self.dtype)
+        return self.memory[: block.numel()].view(block.shape)
+
+    def _turn(self, tensor: Tensor) -> Tensor:
+        if not self.is_turned:
+            return tensor
+        return (tensor.t() if tensor.dim() == 2 else tensor).unsqueeze(0)
+
+
+def _row_grad(
+    logits: Tensor,
+    target: Tensor,
+    grad_loss: Tensor,
+    divisor: Tensor,
+    options: Options,
+    out: Tensor,
 ) -> Tensor:
-    """scale * (sum(q) p' - q) for rows of class indices, in the place of p'."""
-    p.mul_(total)
-    if options.label_smoothing > 0:
-        p.sub_(even if options.weight is None else even * options.weight)
-    return p.scatter_add_(-1, label, at_label)
+    """scale * (sum(q) p' - q), p' = softmax(logits), of rows and class indices."""
+    smoothing, weight = options.label_smoothing, options.weight
+    scale = row_scale(grad_loss, target, divisor, options)
+    # An ignored index may lie outside of the classes.
+    label = torch.where(target == options.ignore_index, 0, target).unsqueeze(1)
+    at_label = scale if weight is None else scale * weight[label]
+    p = torch.softmax(logits, 1, out=out)
+    if smoothing == 0:
+        return p.mul_(at_label).scatter_add_(1, label, -at_label)
+    at_label, even = at_label * (1 - smoothing), scale * (smoothing / p.shape[1])
+    p.mul_(at_label + even * (p.shape[1] if weight is None else weight.sum()))
+    p.sub_(even if weight is None else even * weight)
+    return p.scatter_add_(1, label, -at_label)
 
 
-def _soft_grad(p: Tensor, scale: Tensor, target: Tensor, options: Options) -> Tensor:
-    """scale * (sum(q) p' - q) for rows of class probabilities, in the place of p'."""
-    q = reference.target_distribution(target, p, options)
-    return p.mul_(q.sum(-1, keepdim=True)).sub_(q).mul_(scale)
+def _image_grad(
+    logits: Tensor, target: Tensor, grad_loss: Tensor, divisor: Tensor, options: Options
+) -> Tensor:
+    """The same of images and any target, in the place of the logits.
+
+    With grad = -scale * q, the gradient of log(p'), it is grad - p' sum_c(grad).
+    """
+    smoothing, weight = options.label_smoothing, options.weight
+    if not is_index(target):
+        scale = row_scale(grad_loss, target, divisor, options)
+        grad = reference.target_distribution(target, logits, options).mul(-scale)
+    else:
+        grad = _nll_backward(grad_loss * (1 - smoothing), logits, target, divisor, options)
+        if smoothing > 0:
+            even = row_scale(grad_loss, target, divisor, options) * (smoothing / logits.shape[1])
+            grad.sub_(even if weight is None else even * along_classes(weight, grad))
+    # Torch's exp2 takes a third of its exp, and its softmax of images is slow.
+    p = logits.sub_(logits.amax(1, keepdim=True)).mul_(math.log2(math.e)).exp2_()
+    return p.mul_(grad.sum(1, keepdim=True).neg_().div_(p.sum(1, keepdim=True))).add_(grad)
 
 
 def _multiply(z: Tensor, alpha: Alpha, out: Tensor) -> Tensor:
@@ -157,28 +236,28 @@ def _is_native(target: Tensor, options: Options) -> bool:
 
 
 def _nll(log_p: Tensor, target: Tensor, options: Options) -> tuple[Tensor, Tensor]:
-    """The loss without smoothing, and the weight of the rows that count."""
-    return aten.nll_loss_forward.default(
-        log_p, target, options.weight, _REDUCTION[options.reduction], options.ignore_index
-    )
+    """The loss without smoothing, and the weight of what counts."""
+    function = aten.nll_loss_forward.default
+    if log_p.dim() == 3:  # torch takes images of two dimensions
+        function = aten.nll_loss2d_forward.default
+        log_p, target = log_p.unsqueeze(2), target.unsqueeze(1)
+    reduction = _REDUCTION[options.reduction]
+    loss, divisor = function(log_p, target, options.weight, reduction, options.ignore_index)
+    return loss.squeeze(1) if loss.dim() == 3 else loss, divisor
 
 
 def _nll_backward(
-    grad_loss: Tensor, z: Tensor, target: Tensor, alpha: Alpha, divisor: Tensor, options: Options
+    grad_loss: Tensor, log_p: Tensor, target: Tensor, divisor: Tensor, options: Options
 ) -> Tensor:
-    """grad - p' sum_c(grad), where grad = -scale * q is the gradient of the log-probability."""
-    dtype = compute_dtype(z.dtype)
-    log_p = reference.tampered_log_softmax(z.to(dtype), alpha)
-    grad = aten.nll_loss_backward.default(
-        grad_loss.to(dtype),
-        log_p,
-        target,
-        options.weight,
-        _REDUCTION[options.reduction],
-        options.ignore_index,
-        divisor,
-    )
-    return log_softmax_backward(grad, log_p, dtype).to(z.dtype)
+    """The gradient of `_nll` with respect to log_p, divided as the reduction says."""
+    function, shape = aten.nll_loss_backward.default, log_p.shape
+    if log_p.dim() == 3:
+        function = aten.nll_loss2d_backward.default
+        log_p, target = log_p.unsqueeze(2), target.unsqueeze(1)
+        grad_loss = grad_loss.unsqueeze(1) if grad_loss.dim() else grad_loss
+    reduction, ignored = _REDUCTION[options.reduction], options.ignore_index
+    grad = function(grad_loss, log_p, target, options.weight, reduction, ignored, divisor)
+    return grad.reshape(shape)
 
 
 def _in_dtype(options: Options, dtype: torch.dtype) -> Options:
@@ -186,13 +265,3 @@ def _in_dtype(options: Options, dtype: torch.dtype) -> Options:
     if options.weight is None or options.weight.dtype == dtype:
         return options
     return options._replace(weight=options.weight.to(dtype))
-
-
-def _block_buffer(rows: Tensor) -> Tensor:
-    """Room for a block in the dtype of the computation."""
-    return torch.empty(rows.shape, dtype=compute_dtype(rows.dtype))
-
-
-def _split(tensor: Tensor, z: Tensor) -> tuple[Tensor, ...]:
-    """Split the rows of `tensor` into those of the blocks of z (N, C)."""
-    return tensor.split(max(1, BLOCK_SIZE // max(1, z.shape[-1])))

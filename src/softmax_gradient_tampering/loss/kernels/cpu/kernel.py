@@ -8,7 +8,7 @@ from torch import Tensor
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels.cpu import blocks, native
 from softmax_gradient_tampering.loss.kernels.options import Options
-from softmax_gradient_tampering.loss.kernels.rows import Kernel, RowWise
+from softmax_gradient_tampering.loss.kernels.rows import Kernel
 
 
 def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:
@@ -30,9 +30,4 @@ def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
 
 
 def _choose(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> Kernel:
-    is_compiled = native.takes(z, target, alpha, options)
-    # In memory, channels_last images are rows of classes already.
-    if is_compiled and (z.dim() == 2 or not z.movedim(1, -1).is_contiguous()):
-        return native
-    kernel: Kernel = native if is_compiled else blocks
-    return kernel if z.dim() == 2 else RowWise(kernel)
+    return native if native.takes(z, target, alpha, options) else blocks
