@@ -1,10 +1,7 @@
-"""The compiled rows against the reference, their own promises, and what happens without them."""
+"""The compiled rows against the reference, and their own promises."""
 
-import shutil
-import stat
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +9,9 @@ import torch.nn.functional as F
 
 from softmax_gradient_tampering import tampered_cross_entropy
 from softmax_gradient_tampering.loss.kernels import reference
-from softmax_gradient_tampering.loss.kernels.cpu import blocks, native, native_library
 from softmax_gradient_tampering.loss.kernels.cpu import kernel as cpu
+from softmax_gradient_tampering.loss.kernels.cpu import native, native_library
 from softmax_gradient_tampering.loss.kernels.options import Options
-from softmax_gradient_tampering.loss.kernels.selection import describe_kernel
 from tests.loss.cases import (
     ALPHAS,
     FEW_CASES,
@@ -46,6 +42,14 @@ def forward_and_backward(kernel, logits, target, alpha, options):
     loss, stats = kernel.forward(logits, target, alpha, options)
     incoming = 1 + torch.arange(loss.numel(), dtype=loss.dtype).reshape(loss.shape) % 8 / 7
     return loss, stats, kernel.backward(incoming, logits, target, alpha, stats, options)
+
+
+@pytest.fixture
+def anew():
+    """The library is loaded again, and after the test once more."""
+    native_library.native_library.cache_clear()
+    yield
+    native_library.native_library.cache_clear()
 
 
 @needs_library
@@ -193,10 +197,10 @@ def test_a_label_that_is_no_class_is_an_index_error(label):
 
 
 @needs_library
-def test_defaults_of_torch_for_new_tensors_do_not_matter(home):
+def test_defaults_of_torch_for_new_tensors_do_not_matter(anew):
     logits, target, options = arguments(Case())
     expected = forward_and_backward(native, logits, target, 0.25, options)
-    native_library.native_library.cache_clear()
+    native_library.native_library.cache_clear()  # it is loaded below
     torch.set_default_dtype(torch.float64)
     try:
         with torch.device("meta"):
@@ -226,116 +230,9 @@ def test_what_the_library_does_not_take_goes_to_the_blocks(monkeypatch):
     assert tampered_cross_entropy(*empty, 0.25).isnan()
 
 
-# Without the library.
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A home that holds nothing yet, and no library loaded."""
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    native_library.native_library.cache_clear()
-    yield tmp_path / "home"
-    native_library.native_library.cache_clear()
-
-
-def count_builds(monkeypatch):
-    calls = []
-    run = native_library.subprocess.run
-
-    def counted(*arguments, **options):
-        calls.append(arguments)
-        return run(*arguments, **options)
-
-    monkeypatch.setattr(native_library.subprocess, "run", counted)
-    return calls
-
-
-def assert_blocks_compute():
-    """The value and gradient are right, and quietly those of the blocks."""
-    assert describe_kernel("auto", torch.device("cpu")) == "blocks"
-    logits, target, options = arguments(Case())
-    actual = forward_and_backward(cpu, logits, target, 0.25, options)
-    expected = forward_and_backward(blocks, logits, target, 0.25, options)
-    for one, two in zip(actual, expected, strict=True):
-        assert_equal(one, two)
-
-
-@needs_library
-def test_it_is_built_once_and_kept_where_only_its_user_can_write(home, monkeypatch):
-    builds = count_builds(monkeypatch)
-    assert describe_kernel("auto", torch.device("cpu")).startswith("native (AVX")
-    native_library.native_library.cache_clear()
-    assert native_library.native_library() is not None
-    assert len(builds) == 1
-    (library,) = native_library.cache_folder().iterdir()
-    for path in (library, library.parent):
-        assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-@needs_library
-@pytest.mark.parametrize("which", ["folder", "library"])
-def test_what_others_can_write_to_is_not_loaded(home, which, monkeypatch):
-    assert native_library.native_library() is not None
-    folder = native_library.cache_folder()
-    (library,) = folder.iterdir()
-    library.write_bytes(b"another's")
-    (folder if which == "folder" else library).chmod(0o777)
-    native_library.native_library.cache_clear()
-    builds = count_builds(monkeypatch)
-    assert native_library.native_library() is not None  # built for this process alone
-    assert len(builds) == 1
-    assert library.read_bytes() == b"another's"
-
-
-@needs_library
-def test_a_damaged_library_is_built_anew(home):
-    assert native_library.native_library() is not None
-    (library,) = native_library.cache_folder().iterdir()
-    library.write_bytes(library.read_bytes()[:100])
-    native_library.native_library.cache_clear()
-    assert native_library.native_library() is not None
-
-
-@needs_library
-def test_without_a_home_it_is_built_for_the_process(home, monkeypatch):
-    home.write_text("a file, not a folder")
-    assert native_library.native_library() is not None
-
-
-def test_without_a_compiler_the_blocks_compute(home, monkeypatch, capfd):
-    monkeypatch.setattr(native_library.shutil, "which", lambda name: None)
-    assert_blocks_compute()
-    assert capfd.readouterr() == ("", "")
-
-
-def test_with_a_compiler_that_fails_the_blocks_compute(home, monkeypatch, tmp_path, capfd):
-    compiler = tmp_path / "g++"
-    compiler.write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setattr(native_library.shutil, "which", lambda name: str(compiler))
-    assert_blocks_compute()
-    assert capfd.readouterr() == ("", "")
-
-
-@needs_library
-def test_a_library_that_computes_wrongly_is_not_used(home, monkeypatch):
-    folder = shutil.copytree(native_library.SOURCE.parent, home.parent / "source")
-    vectors = folder / "vectors.h"
-    source = vectors.read_text()
-    vectors.write_text(source.replace("series * r + 0.5f", "series * r + 0.6f"))
-    assert vectors.read_text() != source
-    monkeypatch.setattr(native_library, "SOURCE", folder / native_library.SOURCE.name)
-    assert_blocks_compute()
-
-
-def test_a_processor_without_vector_instructions_has_the_blocks(home, monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert_blocks_compute()
-
-
 @needs_library
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
-def test_both_instruction_sets_agree_with_the_reference(home, capability, monkeypatch):
+def test_both_instruction_sets_agree_with_the_reference(capability, anew, monkeypatch):
     if capability == "AVX512" != torch.backends.cpu.get_cpu_capability():
         pytest.skip("needs a processor with AVX-512")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)

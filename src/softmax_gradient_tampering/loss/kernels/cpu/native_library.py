@@ -1,9 +1,9 @@
 """The compiled rows of `source/native.cpp`: built at first use, kept for later, or not there.
 
-It needs Linux, g++ and a processor with AVX2 or AVX-512; the build takes about a second. It is
-kept in `~/.cache/softmax_gradient_tampering` under a name that its source and flags decide, and
-loaded from there only if nobody else can write to it. Where it cannot be built, or computes
-wrongly, there is none, and torch's operations do the work.
+It needs Linux, g++ and a processor with AVX2 or AVX-512; the build takes some five seconds. It is
+kept in `~/.cache/softmax_gradient_tampering`, or below XDG_CACHE_HOME, under a name that its
+source and flags decide, and loaded from there only if nobody else can write to it and it is whole.
+Where it cannot be built, or computes wrongly, there is none, and torch's operations do the work.
 """
 
 import ctypes
@@ -11,10 +11,13 @@ import functools
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -31,7 +34,9 @@ FLAGS = (
     *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math"),
     *("-fopenmp", "-fPIC", "-shared"),
 )
-BUILD_SECONDS = 120
+BUILD_SECONDS = 60  # on busy cores; a compiler that takes longer hangs
+MAX_BYTES = 2**26  # of a kept library, which has some 200 KB
+CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 class Problem(ctypes.Structure):
@@ -59,75 +64,171 @@ class Problem(ctypes.Structure):
 def native_library() -> ctypes.CDLL | None:
     """The functions `sgt_forward` and `sgt_backward`, or None where they cannot be had.
 
-    The first call of a process loads them, and builds them where that was not done before.
+    The first call of a process loads them, and builds them where that was not done before. What
+    every process would go through again is said in a warning.
     """
     flags = INSTRUCTION_FLAGS.get(torch.backends.cpu.get_cpu_capability())
     if sys.platform != "linux" or flags is None:
         return None
+    kept_at, obstacle = None, ""
     try:
-        library = _load_kept(flags) or _build_and_load(flags, None)
-    except (OSError, RuntimeError, subprocess.SubprocessError):
-        return None
-    return library if library and _is_right(library) else None
+        kept_at = _find_place(flags)
+        library = _load_kept(kept_at)
+    except (OSError, RuntimeError) as error:  # no home, none that is ours, or one that fails
+        library, obstacle = None, str(error)
+    compiler = None if library else shutil.which("g++")
+    if compiler is not None:
+        try:
+            library = _build([compiler, *FLAGS, *flags], kept_at, obstacle)
+        except (OSError, subprocess.SubprocessError) as error:
+            _warn(f"the loss could not be compiled ({error}); torch's operations compute it")
+    return library
 
 
 def cache_folder() -> Path:
-    """Where the built library is kept."""
-    return Path.home() / ".cache" / "softmax_gradient_tampering"
+    """Where the built library is kept: below XDG_CACHE_HOME, or else ~/.cache."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    home = named if named.is_absolute() else Path.home() / ".cache"
+    return home / "softmax_gradient_tampering"
 
 
-def _load_kept(flags: tuple[str, ...]) -> ctypes.CDLL | None:
-    """From the cache, built into it if need be; None where the cache cannot be used."""
+def _find_place(flags: tuple[str, ...]) -> Path:
+    """The path of the kept library, whether it is there or not; its folder is made.
+
+    Raises:
+        OSError: the folder cannot be had.
+        RuntimeError: there is no home.
+    """
     sources = (SOURCE, *sorted(SOURCE.parent.glob("*.h")))
     contents = b"".join(source.read_bytes() for source in sources)
     key = hashlib.sha256(contents + " ".join((*FLAGS, *flags)).encode())
+    folder = cache_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours_alone(folder.stat()):
+        raise PermissionError(f"others can write to {folder}")
+    return folder / f"native-{key.hexdigest()[:16]}.so"
+
+
+def _load_kept(path: Path) -> ctypes.CDLL | None:
+    """The kept library, if there is one and it is the one that was kept, to the last byte."""
     try:
-        folder = cache_folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_ours_alone(folder):
+        found = path.lstat()
+        is_sound = stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES
+        if not (is_sound and _is_ours_alone(found)):
             return None
-        library = folder / f"native-{key.hexdigest()[:16]}.so"
-        if not library.exists():
-            return _build_and_load(flags, library)
-        return _load(library) if _is_ours_alone(library) else None
-    except (OSError, RuntimeError):  # no home, no room, or built where libraries are others
+        content = path.read_bytes()
+    except FileNotFoundError:
         return None
+    library, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+    return _load(path) if hashlib.sha256(library).digest() == checksum else None
 
 
-def _build_and_load(flags: tuple[str, ...], kept_at: Path | None) -> ctypes.CDLL | None:
-    """Build, load, and keep if a path is given; what is kept appears whole or not at all."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        return None
-    with tempfile.TemporaryDirectory(dir=kept_at.parent if kept_at else None) as folder:
+def _build(command: list[str], kept_at: Path | None, obstacle: str) -> ctypes.CDLL | None:
+    """Build and load, and keep for other processes where that can be done.
+
+    Raises:
+        OSError: there is no place to build in.
+        subprocess.SubprocessError: the compiler failed, or did not end.
+    """
+    with suppress(AttributeError, OSError, ValueError):  # there is no standard error, or it is shut
+        if sys.stderr.isatty():
+            sys.stderr.write("Compiling the loss for this processor, which takes some seconds\n")
+    # Where the compiler has its own files; what it leaves when it is ended is not waited for.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         built = Path(folder) / "native.so"
-        subprocess.run(
-            [compiler, *FLAGS, *flags, str(SOURCE), "-o", str(built)],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=BUILD_SECONDS,
-            start_new_session=True,  # a signal to the program's group does not break it off
-        )
-        built.chmod(0o700)
-        library = _load(built)
+        _compile([*command, str(SOURCE), "-o", str(built)])
+        library = None
         if kept_at is not None:
-            built.replace(kept_at)
+            try:
+                library = _keep(built.read_bytes(), kept_at)
+            except OSError as error:
+                obstacle = str(error)
+        if library is None:  # not kept, or kept where no library may be loaded from
+            library = _load(built)
+            obstacle = obstacle or f"it cannot be loaded from {kept_at}"
+            if library is None:
+                _warn("what g++ made of the loss is of no use; torch's operations compute it")
+            else:
+                _warn(
+                    f"the compiled loss cannot be kept ({obstacle}); every process compiles its "
+                    "own, for some seconds. XDG_CACHE_HOME may name another folder"
+                )
         return library
 
 
-def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
+def _compile(command: list[str]) -> None:
+    """Run a compiler; one that does not end is ended, with the programs that it has started.
+
+    Raises:
+        OSError: it cannot be started.
+        subprocess.SubprocessError: it failed, or did not end.
+    """
+    null = subprocess.DEVNULL
+    # In a session of its own: a signal to the program's group does not break it off.
+    process = subprocess.Popen(
+        command, stdin=null, stdout=null, stderr=null, start_new_session=True
+    )
+    try:
+        code = process.wait(BUILD_SECONDS)
+    except BaseException as error:  # Ctrl-C as well
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):  # a dead disk holds it
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(1)
+        if isinstance(error, subprocess.TimeoutExpired):
+            what = f"{command[0]} was ended, as it had not after {BUILD_SECONDS} s"
+            raise subprocess.SubprocessError(what) from None
+        raise
+    if code:
+        raise subprocess.SubprocessError(f"{command[0]} ended with exit code {code}")
+
+
+def _keep(content: bytes, path: Path) -> ctypes.CDLL | None:
+    """Load a library from where it is kept, under its name once it is loaded and on the disk.
+
+    Its checksum stands behind it, in the same file: one rename puts both in place. A library has
+    the lengths of its parts in itself, so that what follows them does not matter.
+
+    Returns:
+        None where it cannot be loaded from there; then it is not kept.
+
+    Raises:
+        OSError: it cannot be written, or something that is no file has its name.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".native-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content + hashlib.sha256(content).digest())
+            file.flush()
+            os.fsync(file.fileno())
+        library = _load(Path(name))
+        if library is not None:
+            Path(name).replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        return library
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _load(path: Path) -> ctypes.CDLL | None:
+    """A library with its functions' types; None if it is another, or computes wrongly."""
+    try:
+        library = ctypes.CDLL(str(path))
+        forward, backward = library.sgt_forward, library.sgt_backward
+    except (OSError, AttributeError):
+        return None
     pointer, problem = ctypes.c_void_p, ctypes.POINTER(Problem)
-    library.sgt_forward.argtypes = (problem, pointer, pointer, pointer)
-    library.sgt_forward.restype = ctypes.c_int64
-    library.sgt_backward.argtypes = (
+    forward.argtypes = (problem, pointer, pointer, pointer)
+    forward.restype = ctypes.c_int64
+    backward.argtypes = (
         *(problem, pointer, ctypes.c_int64, pointer),
         *(ctypes.c_double, pointer),
     )
-    library.sgt_backward.restype = None
-    return library
+    backward.restype = None
+    return library if _is_right(library) else None
 
 
 def _is_right(library: ctypes.CDLL) -> bool:
@@ -152,7 +253,10 @@ def _is_right(library: ctypes.CDLL) -> bool:
     )
 
 
-def _is_ours_alone(path: Path) -> bool:
+def _is_ours_alone(found: os.stat_result) -> bool:
     """Whether only this user can have written it: what is loaded is executed."""
-    found = path.stat()
     return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
