@@ -16,7 +16,7 @@ from softmax_gradient_tampering.training.checkpoint.weights import load_weights,
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.records.run_files import Row
-from softmax_gradient_tampering.training.step.optimizer import load_optimizer_state
+from softmax_gradient_tampering.training.step.optimizer_state import load_optimizer_state
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.schedule import Schedule
 from softmax_gradient_tampering.training.step.trainer import Trainer
@@ -170,21 +170,22 @@ def restore(
         weights = checkpoint.get("state_dict_ema", checkpoint["state_dict"])
         load_weights(trainer.average.module, weights, config)
     if not config.no_resume_opt and "optimizer" in checkpoint:
-        _restore_optimizer(checkpoint, trainer, config.opt)
+        _restore_optimizer(checkpoint, trainer, config)
     if OUR_KEY in checkpoint:
         with as_user_error("the checkpoint's state of the schedule does not fit --sched"):
             schedule.restore(checkpoint[OUR_KEY]["schedule"])
 
 
-def _restore_optimizer(checkpoint: dict[str, Any], trainer: Trainer, opt: str) -> None:
-    saved = saved_args(checkpoint).get("opt", opt)
-    if saved != opt:
+def _restore_optimizer(checkpoint: dict[str, Any], trainer: Trainer, config: Config) -> None:
+    saved = saved_args(checkpoint).get("opt", config.opt)
+    if saved != config.opt:
         raise UserError(
-            f"--opt {opt}: the checkpoint's optimizer is {shown(saved)}; give that one, or "
+            f"--opt {config.opt}: the checkpoint's optimizer is {shown(saved)}; give that one, or "
             "--no-resume-opt to start the optimizer anew"
         )
     with as_user_error("the checkpoint's optimizer does not fit; --no-resume-opt"):
-        load_optimizer_state(trainer.optimizer, checkpoint["optimizer"])
+        state = checkpoint["optimizer"]
+        load_optimizer_state(trainer.optimizer, state, config, trainer.model)
     scaler = trainer.precision.scaler
     if scaler.is_enabled() and "amp_scaler" in checkpoint:
         with as_user_error("the checkpoint's loss scale does not fit; --no-resume-opt"):

@@ -1,14 +1,20 @@
 """The optimizer and its parameter groups: biases and norms have no weight decay."""
 
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 
-from softmax_gradient_tampering.errors import as_user_error
+from softmax_gradient_tampering.data.order import seed_torch
+from softmax_gradient_tampering.errors import UserError, as_user_error
+from softmax_gradient_tampering.terminal.parser import nearest
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.step.equivalence import group_parameters
+
+_LOOKAHEAD = "lookahead_"  # before any optimizer's name
 
 
 def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
@@ -17,6 +23,10 @@ def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     Raises:
         UserError: timm has no such optimizer, or it does not take an option.
     """
+    name = config.opt.lower().removeprefix(_LOOKAHEAD)
+    if name not in list_optimizers():
+        hint = nearest(name, list_optimizers()) or "; timm.optim.list_optimizers() lists all"
+        raise UserError(f"--opt {config.opt}: timm has no such optimizer{hint}")
     options: dict[str, Any] = {}
     if config.opt_eps is not None:
         options["eps"] = config.opt_eps
@@ -33,35 +43,38 @@ def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
             momentum=config.momentum,
             **options,
         )
+    device = next(model.parameters()).device
+    for part, name, generator in _own_generators(optimizer):
+        if isinstance(generator, torch.Generator) and generator.device != device:
+            # Otherwise the optimizer makes one itself in its first step, after it was seeded.
+            setattr(part, name, torch.Generator(device))
     return optimizer
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load a checkpoint's optimizer state after checking that it fits; torch does not check.
+def seed_optimizer(optimizer: torch.optim.Optimizer, bits: int, device: torch.device) -> None:
+    """Seed all generators that an optimizer's step may draw from, torch's and its own.
 
-    Raises:
-        ValueError: it does not fit.
+    Args:
+        optimizer: about to step.
+        bits: the same in all processes, whose weights would otherwise differ after the step.
+        device: in use.
     """
-    own = optimizer.state_dict()["param_groups"]
-    if [len(group["params"]) for group in own] != [len(g["params"]) for g in saved["param_groups"]]:
-        raise ValueError("its parameter groups are not those of this model")
-    # A checkpoint of an older torch may lack a setting of a group: the new optimizer's is kept.
-    groups = [{**group, **other} for group, other in zip(own, saved["param_groups"], strict=True)]
-    for group, saved_group in zip(own, groups, strict=True):
-        for name, value in group.items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and not isinstance(saved_group.get(name, value), int | float):
-                raise ValueError(f"{name} is {saved_group[name]!r:.40}")
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    numbers = [number for group in saved["param_groups"] for number in group["params"]]
-    for number, parameter in zip(numbers, parameters, strict=True):
-        for name, value in saved["state"].get(number, {}).items():
-            is_right = not isinstance(value, list | dict | str)
-            if name in _LIKE_THE_PARAMETER and value is not None:
-                is_right = isinstance(value, torch.Tensor) and value.shape == parameter.shape
-            if not is_right:
-                raise ValueError(f"{name} of a parameter of shape {tuple(parameter.shape)}")
-    optimizer.load_state_dict({**saved, "param_groups": groups})
+    seed_torch(bits, device)
+    for _, _, generator in _own_generators(optimizer):
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(bits)
+        else:
+            generator.seed(bits)
 
 
-_LIKE_THE_PARAMETER = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+def _own_generators(
+    optimizer: torch.optim.Optimizer,
+) -> Iterator[tuple[object, str, torch.Generator | random.Random]]:
+    """The generators that an optimizer, or the one in its wrapper, keeps: where, name, generator.
+
+    They are not in its state, or not in a form that every version reads.
+    """
+    for part in (optimizer, getattr(optimizer, "_base_optimizer", None)):
+        for name, value in list(vars(part).items()) if part is not None else ():
+            if isinstance(value, torch.Generator | random.Random):
+                yield part, name, value

@@ -12,9 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.data.order import counter_hash, seed_torch
 from softmax_gradient_tampering.training.step.finiteness import gradients_are_finite
+from softmax_gradient_tampering.training.step.optimizer import seed_optimizer
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.precision import Precision
 
+_OPTIMIZER = -1  # in the place of a process's number: the optimizer's random numbers are the same
 LossFn = Callable[[Tensor, Tensor], Tensor]
 Range = tuple[Tensor, Tensor]
 
@@ -117,6 +119,8 @@ class Trainer:
         self._losses_are_finite = is_finite
         is_skipped = False
         if is_update:
+            bits = counter_hash(self.seed, position.epoch, number, _OPTIMIZER)
+            seed_optimizer(self.optimizer, bits, batch.images.device)
             is_finite, is_skipped = self._update(is_finite)
         is_counted = not self.skips_nonfinite or bool(loss.isfinite())
         return Outcome(
