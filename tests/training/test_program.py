@@ -167,7 +167,7 @@ MISTAKES = {
     "--sync-bn": "--sync-bn needs GPUs",
     "--jsd": "--jsd needs --aug-splits",
     "--jsd --aug-splits 3 --modify-softmax 0.5": "use one of the two",
-    "--opt nadammm": "--opt nadammm .*not found",
+    "--opt nadammm": "--opt nadammm: timm has no such optimizer; did you mean nadam",
     "--device cuda:7": "--device cuda:7: not usable here",
     "--mean 0.1 0.2": r"one value, or one for every channel",
     "--modify-softmax inf": "--modify-softmax inf: must be finite",
