@@ -1,0 +1,1 @@
+"""The loss in the frameworks that people use: the page's recipes, and what they must hold."""

@@ -1,0 +1,214 @@
+"""transformers' Trainer with the tampered loss, and with the equivalent ordinary training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from softmax_gradient_tampering import TamperedTrainerLoss, equivalent_parameter_groups
+
+transformers = pytest.importorskip("transformers", reason="needs the extra [integrations]")
+pytest.importorskip("accelerate", reason="needs the extra [integrations]")
+
+NUM_EXAMPLES, NUM_STEPS, WORDS, LABELS = 32, 4, 40, 10
+SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.9}
+Callback: Any = transformers.TrainerCallback
+
+
+def image_classifier() -> nn.Module:
+    config = transformers.ViTConfig(
+        image_size=8,
+        patch_size=4,
+        num_channels=1,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        num_labels=LABELS,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    return transformers.ViTForImageClassification(config)
+
+
+def language_model() -> nn.Module:
+    config = transformers.LlamaConfig(
+        vocab_size=WORDS,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(config)
+
+
+def images() -> list[dict[str, Any]]:
+    torch.manual_seed(1)
+    labels = torch.randint(LABELS, (NUM_EXAMPLES,)).tolist()
+    return [{"pixel_values": torch.randn(1, 8, 8), "labels": label} for label in labels]
+
+
+def texts() -> list[dict[str, Any]]:
+    """Of many lengths, so that the mean over batches is not that over tokens."""
+    torch.manual_seed(1)
+    examples = []
+    for length in torch.randint(3, 12, (NUM_EXAMPLES,)).tolist():
+        words = torch.randint(WORDS, (12,))
+        ignored = torch.arange(12) >= length
+        examples.append({"input_ids": words, "labels": words.masked_fill(ignored, -100)})
+    return examples
+
+
+KINDS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], dict[str, Any]]] = {
+    "images": (image_classifier, images, {}),
+    "text": (language_model, texts, {"shift_labels": True}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        yield
+
+
+def make_trainer(
+    model: nn.Module,
+    data: Any,
+    loss_fn: Any,
+    accumulation: int = 1,
+    optimizer: torch.optim.Optimizer | None = None,
+    **options: Any,
+) -> Any:
+    """A Trainer of steps of 8 examples each; its schedule falls linearly."""
+    arguments = transformers.TrainingArguments(
+        "output",
+        use_cpu=True,
+        max_steps=NUM_STEPS,
+        per_device_train_batch_size=8 // accumulation,
+        gradient_accumulation_steps=accumulation,
+        max_grad_norm=0.0,
+        logging_steps=1,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        **options,
+    )
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), **SGD)
+    return transformers.Trainer(
+        model,
+        arguments,
+        train_dataset=data,
+        eval_dataset=data,
+        compute_loss_func=loss_fn,
+        optimizers=(optimizer, None),
+    )
+
+
+def trained(kind: str, loss_fn: Any, accumulation: int = 1, **options: Any) -> tuple[Any, Any]:
+    """(parameters, the losses that the Trainer logs)."""
+    create, data, _ = KINDS[kind]
+    trainer = make_trainer(create(), data(), loss_fn, accumulation, **options)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert len(losses) == NUM_STEPS
+    parameters = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    return parameters, torch.tensor(losses)
+
+
+# Of parameters; what they move by is near 1. The rounding of bfloat16 differs between batches.
+TOLERANCES = {False: 1e-6, True: 4e-3}
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_same_training_however_the_gradient_is_accumulated(kind: str, bf16: bool) -> None:
+    options = KINDS[kind][2]
+    whole, losses = trained(kind, TamperedTrainerLoss(0.25, **options), bf16=bf16)
+    parts, losses_of_parts = trained(kind, TamperedTrainerLoss(0.25, **options), 2, bf16=bf16)
+    ordinary, _ = trained(kind, TamperedTrainerLoss(1.0, **options), 2, bf16=bf16)
+    of_transformers, losses_of_theirs = trained(kind, None, 2, bf16=bf16)
+    tolerance = TOLERANCES[bf16]
+    assert torch.allclose(whole, parts, rtol=0, atol=tolerance)
+    assert torch.allclose(losses, losses_of_parts, rtol=0, atol=10 * tolerance)
+    # At alpha 1 it is what the Trainer does without it, and below it is not.
+    assert torch.allclose(ordinary, of_transformers, rtol=0, atol=tolerance)
+    assert (whole - ordinary).abs().max() > 5 * tolerance
+    assert torch.allclose(losses[0], losses_of_theirs[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluation_gives_the_ordinary_loss(kind: str) -> None:
+    create, data, options = KINDS[kind]
+    model = create()
+    losses = [
+        make_trainer(model, data(), loss_fn).evaluate()["eval_loss"]
+        for loss_fn in (TamperedTrainerLoss(0.25, **options), None)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class Recorder(Callback):
+    """The logits of one example after every step."""
+
+    def __init__(self, example: dict[str, Any]) -> None:
+        self.inputs = {name: value[None] for name, value in example.items() if name != "labels"}
+        self.logits: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.logits.append(kwargs["model"](**self.inputs).logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_equivalent_ordinary_training_follows_it_bit_by_bit(name: str, kind: str) -> None:
+    create, data, options = KINDS[kind]
+    alpha, decay = 0.25, 0.05
+    optimizer: Any = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
+    momentum = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
+    head = {"images": "classifier", "text": None}[kind]
+    seen = []
+    for is_equivalent in (False, True):
+        model = create()
+        settings: dict[str, Any] = {"lr": 0.02, "weight_decay": decay}
+        groups: Any = model.parameters()
+        if is_equivalent:
+            groups = equivalent_parameter_groups(model, alpha, 0.02, decay, name, head)
+            settings = {}
+        loss_fn = TamperedTrainerLoss(1.0 if is_equivalent else alpha, **options)
+        trainer = make_trainer(model, data(), loss_fn, 2, optimizer(groups, **settings, **momentum))
+        recorder = Recorder(data()[0])
+        trainer.add_callback(recorder)
+        trainer.train()
+        seen.append(torch.cat(recorder.logits))
+    tampered, ordinary = seen
+    assert len(tampered) == NUM_STEPS
+    assert torch.equal(ordinary, alpha * tampered)
+    assert (tampered[0] - tampered[-1]).abs().max() > 0.01
+
+
+def test_bad_input_is_one_sentence_with_the_fix() -> None:
+    headless = transformers.ViTModel(image_classifier().config)
+    with pytest.raises(ValueError, match=r"TrainingArguments label_names=.* where the model takes"):
+        make_trainer(headless, images(), TamperedTrainerLoss(0.5)).train()
+    with pytest.raises(ValueError, match="BaseModelOutputWithPooling where its logits should be"):
+        make_trainer(headless, images(), TamperedTrainerLoss(0.5), label_names=["labels"]).train()
+    model = language_model()
+    with pytest.raises(ValueError, match="is not known from a CausalLMOutputWithPast: pass"):
+        make_trainer(model, texts(), TamperedTrainerLoss(0.5)).train()
+    unlabelled = [{"input_ids": row["input_ids"]} for row in texts()]
+    loss_fn = TamperedTrainerLoss(0.5, shift_labels=True)
+    with pytest.raises(ValueError, match='the data set needs a column "labels"'):
+        make_trainer(model, unlabelled, loss_fn).train()
+    classes_of_words = [{**row, "labels": 3} for row in texts()]
+    with pytest.raises(ValueError, match=r"labels of shape \(8,\) .* do not fit logits of shape"):
+        make_trainer(model, classes_of_words, loss_fn).train()
+    with pytest.raises(ValueError, match=r"is not certain.*pass head=.*'classifier'"):
+        equivalent_parameter_groups(image_classifier(), 0.5, 0.1, 0.0, "sgd")
