@@ -8,6 +8,7 @@ from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 from softmax_gradient_tampering.loss.generic import is_compiled_transform, tamper
+from softmax_gradient_tampering.loss.kernels.cpu import native
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
     compute_dtype,
@@ -15,8 +16,11 @@ from softmax_gradient_tampering.loss.kernels.options import (
     is_index,
 )
 from softmax_gradient_tampering.loss.kernels.selection import check_kernel
-from softmax_gradient_tampering.loss.operator import differentiable_cross_entropy
-from softmax_gradient_tampering.loss.torch_internals import has_tangent, is_plain
+from softmax_gradient_tampering.loss.operator import (
+    differentiable_cross_entropy,
+    direct_cross_entropy,
+)
+from softmax_gradient_tampering.loss.torch_internals import has_tangent, is_plain, is_unobserved
 
 INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -79,6 +83,10 @@ def tampered_cross_entropy(
 
     Source: arXiv 2111.12495, section 3.
     """
+    if not torch.compiler.is_compiling():
+        given = (weight, ignore_index, reduction, label_smoothing, kernel)
+        if type(alpha) is float and is_direct(input, target, alpha, given):
+            return direct_cross_entropy(input, target, alpha)
     alpha = check_alpha(alpha)
     kwargs: dict[str, Any] = {
         "weight": weight,
@@ -106,6 +114,30 @@ def tampered_cross_entropy(
         target = target.long()
     loss = differentiable_cross_entropy(input, target, alpha, options)
     return loss.reshape(shape) if reduction == "none" else loss
+
+
+def is_direct(input: Tensor, target: Tensor, alpha: float, options: tuple[Any, ...]) -> bool:
+    """Whether a call may go straight to the compiled kernel: every further step would do nothing.
+
+    Args:
+        input, target, alpha: as the caller gives them.
+        options: weight, ignore_index, reduction, label_smoothing and kernel, likewise.
+    """
+    weight, ignore_index, reduction, label_smoothing, kernel = options
+    return (
+        alpha <= 1.0
+        and weight is None
+        and type(input) is Tensor
+        and type(target) is Tensor
+        and type(ignore_index) is int
+        and ignore_index == -100
+        and type(label_smoothing) is float
+        and label_smoothing == 0.0
+        and reduction == "mean"
+        and kernel == "auto"
+        and is_unobserved()
+        and native.PlainRows.takes(input, target, alpha)
+    )
 
 
 def _is_of_rows(input: Tensor) -> bool:

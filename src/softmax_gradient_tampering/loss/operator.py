@@ -17,6 +17,7 @@ from softmax_gradient_tampering.loss.dispatcher import (
     as_graph_input,
 )
 from softmax_gradient_tampering.loss.kernels import reference
+from softmax_gradient_tampering.loss.kernels.cpu import native
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
     compute_dtype,
@@ -28,11 +29,13 @@ from softmax_gradient_tampering.loss.torch_internals import (
     has_tangent,
     is_batch_of_gradients,
     is_eager,
+    is_plain_gradient,
     is_transformed,
 )
 
 # So many that a kernel saves less time than the call of an operator in a compiled graph takes.
 _FEW_LOGITS = 2**17
+_DEFAULTS = Options(None, -100, "mean", 0.0, torch.float32)
 
 
 def differentiable_cross_entropy(
@@ -48,6 +51,12 @@ def differentiable_cross_entropy(
     if torch.compiler.is_compiling() or not (is_transformed() or is_eager(logits)):
         return _FORWARD(logits, target, alpha, options)[0]
     return _apply(logits, target, alpha, options)[0]
+
+
+def direct_cross_entropy(logits: Tensor, target: Tensor, alpha: float) -> Tensor:
+    """The same by the fewest steps, of a call that `functional.is_direct`."""
+    loss: Tensor = _Direct.apply(logits, target, alpha)
+    return loss
 
 
 def _is_better_compiled(logits: Tensor, options: Options) -> bool:
@@ -106,6 +115,27 @@ class _Recorded(torch.autograd.Function):
         alpha, options = ctx.number if alpha is None else alpha, _with_weight(ctx.options, weight)
         grad = _gradient(grad_loss, logits, stats, target, alpha, options)
         return grad, None, None, None, None
+
+
+class _Direct(torch.autograd.Function):
+    """The same for what `native.PlainRows` takes: for few rows every step of Python counts."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float) -> Tensor:
+        rows = native.PlainRows(logits, target)
+        ctx.rows, ctx.alpha = rows, alpha
+        ctx.save_for_backward(logits, target)
+        return rows.forward(logits, target)
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
+        logits, target = ctx.saved_tensors
+        rows, alpha = ctx.rows, ctx.alpha
+        # Whoever saves tensors for autograd (a hook of torch's) may give others back.
+        if is_plain_gradient(grad_loss) and rows.holds(logits, target):
+            return rows.backward(grad_loss, logits, alpha), None, None
+        grad = _gradient(grad_loss, logits, rows.stats, target, alpha, _DEFAULTS)
+        return grad, None, None
 
 
 class _Reference(torch.autograd.Function):

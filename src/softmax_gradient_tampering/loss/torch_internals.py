@@ -26,6 +26,11 @@ def is_batch_of_gradients(grad: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(grad)
 
 
+def is_all_zero(tensor: Tensor) -> bool:
+    """Whether torch keeps only the promise that all is 0: such a tensor has no memory."""
+    return torch._is_zerotensor(tensor)
+
+
 def has_dispatch_mode() -> bool:
     """Whether a TorchDispatchMode is active: it traces or intercepts every operation.
 
@@ -81,6 +86,34 @@ def has_tangent(*tensors: Tensor | None) -> bool:
     """Whether one of the tensors is a dual number of torch.autograd.forward_ad."""
     return is_forward_mode() and any(
         tensor is not None and unpack_dual(tensor).tangent is not None for tensor in tensors
+    )
+
+
+def is_unobserved() -> bool:
+    """Whether nothing stands between a call and its kernel but autograd's own recording.
+
+    That is: no compiler, mode, transform, trace or forward-mode AD, and no autocast on a CPU.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_function_stack() > 0
+        or has_dispatch_mode()
+        or is_transformed()
+        or is_forward_mode()
+        or torch._C._get_tracing_state() is not None
+        or torch.is_autocast_enabled("cpu")
+    )
+
+
+def is_plain_gradient(grad: Tensor) -> bool:
+    """Whether a gradient is an ordinary tensor that nobody wants to differentiate or traces."""
+    return (
+        type(grad) is Tensor
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not has_dispatch_mode()
+        and not is_transformed()
+        and not is_batch_of_gradients(grad)
     )
 
 

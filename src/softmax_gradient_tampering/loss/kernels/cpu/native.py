@@ -7,6 +7,7 @@ without the library, has `blocks`, whose stats are the same.
 """
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels.cpu.native_library import Problem, native_library
 from softmax_gradient_tampering.loss.kernels.options import Options, is_index
-from softmax_gradient_tampering.loss.torch_internals import is_transformed
+from softmax_gradient_tampering.loss.torch_internals import is_all_zero, is_transformed
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Below it alpha may be 0 in float32, and 0 * -inf is no limit.
@@ -30,6 +31,7 @@ def takes(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> bool:
         and z.numel() > 0
         and z.layout is torch.strided
         and (is_index(target) or target.dtype is torch.float32)
+        and not (is_all_zero(z) or is_all_zero(target))
         and not is_transformed()
         and native_library() is not None
     )
@@ -37,7 +39,6 @@ def takes(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> bool:
 
 def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:
     """See `reference.forward`; where `takes` says so."""
-    library = _loaded()
     problem, _held = _problem(z, target, options)
     # Of the logits' device and of float32, whatever torch's defaults are set to.
     loss = z.new_empty((), dtype=torch.float32)
@@ -45,14 +46,7 @@ def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[
     losses = None
     if options.reduction == "none":
         losses = loss.new_empty(z.shape[:1] + z.shape[2:])
-    wrong = library.sgt_forward(
-        ctypes.byref(problem),
-        None if losses is None else losses.data_ptr(),
-        loss.data_ptr(),
-        divisor.data_ptr(),
-    )
-    if wrong >= 0:
-        raise IndexError(f"Target {int(target.flatten()[wrong])} is out of bounds.")
+    _forward(problem, target, losses, loss, divisor.data_ptr())
     return (loss if losses is None else losses).to(options.loss_dtype), divisor
 
 
@@ -60,25 +54,101 @@ def backward(
     grad_loss: Tensor, z: Tensor, target: Tensor, alpha: Alpha, stats: Tensor, options: Options
 ) -> Tensor:
     """See `reference.backward`; not differentiable."""
-    library = _loaded()
+    assert type(alpha) is float  # `takes` was asked
     problem, _held = _problem(z, target, options)
-    # The clone also makes real what torch keeps as a promise: expanded, negated or all zero.
-    scale = grad_loss.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    grad = torch.empty_like(z, memory_format=torch.contiguous_format)
-    library.sgt_backward(
-        ctypes.byref(problem),
-        scale.data_ptr(),
-        min(scale.dim(), 1),
-        stats.data_ptr(),
-        alpha,
-        grad.data_ptr(),
-    )
-    return grad
+    return _backward(problem, grad_loss, z, alpha, stats.data_ptr())
 
 
 def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
     """See `reference.stats_shape`."""
     return ()
+
+
+class PlainRows:
+    """`forward` and `backward` of float32 rows (N, C), their labels and the default options.
+
+    The same in the fewest steps: for few rows every step of Python counts.
+    """
+
+    def __init__(self, z: Tensor, target: Tensor) -> None:
+        num_rows, num_classes = z.shape
+        self._problem = Problem(
+            *(z.data_ptr(), target.data_ptr(), None, None),
+            *(num_rows, num_classes, 1, num_classes, 1, -100, 0.0),
+            *(_DTYPES[torch.float32], True, torch.get_num_threads()),
+        )
+        self._divisor = ctypes.c_float()
+
+    @staticmethod
+    def takes(z: Tensor, target: Tensor, alpha: float) -> bool:
+        """Whether these arguments can be computed here, and need nothing done to them before."""
+        return (
+            z.dtype is torch.float32
+            and target.dtype is torch.int64
+            and z.dim() == 2
+            and target.dim() == 1
+            and z.size(0) == target.size(0)
+            and z.is_cpu
+            and target.is_cpu
+            and z.layout is torch.strided
+            and target.layout is torch.strided
+            and z.is_contiguous()
+            and target.is_contiguous()
+            and z.numel() > 0
+            and alpha >= _SMALLEST_ALPHA
+            and not (z.is_neg() or is_all_zero(z) or is_all_zero(target))
+            and native_library() is not None
+        )
+
+    def holds(self, z: Tensor, target: Tensor) -> bool:
+        """Whether these tensors are those that it was made of."""
+        problem = self._problem
+        return (
+            z.data_ptr() == problem.z
+            and target.data_ptr() == problem.labels
+            and z.shape == (problem.num_images, problem.num_classes)
+            and z.is_contiguous()
+        )
+
+    @property
+    def stats(self) -> Tensor:
+        """What `forward` returns beside the loss."""
+        return torch.full((), self._divisor.value, dtype=torch.float32, device="cpu")
+
+    def forward(self, z: Tensor, target: Tensor) -> Tensor:
+        """The loss."""
+        loss = z.new_empty(())
+        _forward(self._problem, target, None, loss, ctypes.byref(self._divisor))
+        return loss
+
+    def backward(self, grad_loss: Tensor, z: Tensor, alpha: float) -> Tensor:
+        """The gradient, after `forward`."""
+        return _backward(self._problem, grad_loss, z, alpha, ctypes.byref(self._divisor))
+
+
+def _forward(
+    problem: Problem, target: Tensor, losses: Tensor | None, loss: Tensor, divisor: Any
+) -> None:
+    """Write all losses (if wanted), their sum or mean, and at `divisor` what that divides by.
+
+    Raises:
+        IndexError: a label is not a class.
+    """
+    each = None if losses is None else losses.data_ptr()
+    wrong = _loaded().sgt_forward(problem, each, loss.data_ptr(), divisor)
+    if wrong >= 0:
+        raise IndexError(f"Target {int(target.flatten()[wrong])} is out of bounds.")
+
+
+def _backward(problem: Problem, grad_loss: Tensor, z: Tensor, alpha: float, divisor: Any) -> Tensor:
+    scale = grad_loss
+    if scale.dim() > 0 or scale.dtype is not torch.float32 or scale.is_neg() or is_all_zero(scale):
+        # The clone also makes real what torch keeps as a promise: expanded, negated or all zero.
+        scale = grad_loss.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    grad = torch.empty_like(z, memory_format=torch.contiguous_format)
+    is_each = scale.dim() > 0
+    _loaded().sgt_backward(problem, scale.data_ptr(), is_each, divisor, alpha, grad.data_ptr())
+    return grad
 
 
 def _loaded() -> ctypes.CDLL:
