@@ -1,6 +1,7 @@
 """The command line: finds the command, and turns errors into a line and an exit code."""
 
 import io
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -80,7 +81,11 @@ def run_command(
     except RuntimeError as error:
         if not _lost_a_process(error):
             raise
-        _print_error(f"{name}: error: another process of this run has ended; its message says why")
+        where = _peer_of(error)
+        _print_error(
+            f"{name}: error: another process of this run{where} has ended; its message says why",
+            is_local=bool(where),
+        )
         return 1
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads any more; say nothing
@@ -99,6 +104,12 @@ def _lost_a_process(error: RuntimeError) -> bool:
     """Whether a collective operation failed because its peer is gone."""
     signs = ("closed by peer", "Connection reset", "NCCL", "Broken pipe", "gloo")
     return not is_alone() and any(sign in str(error) for sign in signs)
+
+
+def _peer_of(error: RuntimeError) -> str:
+    """Where the lost process was, where torch says it: gloo names the address of its peer."""
+    found = re.search(r"peer \[([0-9a-fA-F.:]+)\]", str(error))
+    return f", at {found[1]}," if found else ""
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -49,6 +49,32 @@ def test_processes_share_batches_evenly_and_no_sample_twice(
     assert num_left_out < allowed
 
 
+@settings(derandomize=True, deadline=None)
+@given(
+    num_samples=st.integers(1, 60),
+    shapes=st.lists(st.tuples(st.integers(2, 9), st.integers(1, 4), st.integers(0, 5)), max_size=4),
+    drop_last=st.booleans(),
+)
+def test_an_epoch_goes_on_with_batches_of_another_size_where_the_last_ended(
+    num_samples: int, shapes: list[tuple[int, int, int]], drop_last: bool
+) -> None:
+    order = epoch_order(num_samples, 0, 0)
+    seen: list[int] = []
+    taken, plan = 0, BatchPlan(num_samples, 1)
+    for batch_size, num_processes, num_batches in shapes:
+        plan = BatchPlan(num_samples, batch_size, num_processes, drop_last, taken=taken)
+        numbers = range(min(num_batches, len(plan)))
+        for number in numbers:
+            shares = [plan.batch(order, number, process) for process in range(num_processes)]
+            assert len({len(share) for share in shares}) == 1
+            seen += torch.cat(shares).tolist()
+        taken = plan.taken_by(len(numbers))
+    # In order, none twice; left out is only what the last batch of an epoch leaves out.
+    assert seen == order[: len(seen)].tolist()
+    if taken < num_samples:
+        assert len(seen) == taken
+
+
 def test_a_batch_is_the_same_samples_for_any_number_of_processes() -> None:
     order = epoch_order(100, 0, 0)
     one = BatchPlan(100, 12, num_processes=1)

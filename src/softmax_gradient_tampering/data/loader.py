@@ -1,9 +1,12 @@
 """The one face of all loaders."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
+
+from softmax_gradient_tampering.data.order import BatchPlan
 
 # What a loader calls about every second while a batch is awaited: with the seconds so far, and
 # with what describes the wait. It may raise, to end the wait.
@@ -50,7 +53,22 @@ class Loader(Protocol):
 
 
 class TrainLoader(Loader, Protocol):
-    """A loader of training batches, which can tell what is in one without loading it."""
+    """A loader of training batches, which can tell what is in one without loading it.
+
+    Attributes:
+        plan: how the order of an epoch is cut into batches.
+    """
+
+    plan: BatchPlan
+
+    def begin_after(self, taken: int) -> None:
+        """Cut the order of the coming epochs into batches from a sample on.
+
+        Args:
+            taken: samples that an epoch begun with batches of another size has behind it.
+        """
+        self.plan = replace(self.plan, taken=taken)
+        self.batch_sizes = self.plan.sizes()
 
     def names(self, epoch: int, number: int) -> list[str]:
         """The samples of a batch, by file where they are files."""

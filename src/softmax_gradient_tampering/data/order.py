@@ -81,6 +81,7 @@ class BatchPlan:
         num_processes: number of processes.
         drop_last: leave out the last batch if it is not full, unless it is the only one.
         multiple: every process's share is a multiple of this (2 for mixup).
+        taken: samples at the order's beginning that batches of another size have taken.
     """
 
     num_samples: int
@@ -88,6 +89,7 @@ class BatchPlan:
     num_processes: int = 1
     drop_last: bool = False
     multiple: int = 1
+    taken: int = 0
 
     def sizes(self) -> list[int]:
         """The size of a process's share of every batch of an epoch."""
@@ -96,21 +98,33 @@ class BatchPlan:
 
     def _shares(self) -> tuple[int, int, int]:
         """The number of full batches, a process's share of one, and of the last batch, or 0."""
-        num_full, rest = divmod(self.num_samples, self.batch_size * self.num_processes)
+        num_full, rest = divmod(self.num_samples - self.taken, self._stride)
         share = self.batch_size // self.multiple * self.multiple
         last = rest // (self.num_processes * self.multiple) * self.multiple
-        if num_full and (self.drop_last or last == 1):
+        if (num_full or self.taken) and (self.drop_last or last == 1):
             last = 0
         return num_full, share, last
 
+    @property
+    def _stride(self) -> int:
+        """Samples of the order from one batch to the next."""
+        return self.batch_size * self.num_processes
+
     def __len__(self) -> int:
-        return len(self.sizes())
+        num_full, _, last = self._shares()
+        return num_full + (last > 0)
+
+    def taken_by(self, num_batches: int) -> int:
+        """Samples of the order that are behind the first batches; all of them, if those are all."""
+        if num_batches >= len(self):
+            return self.num_samples
+        return self.taken + num_batches * self._stride
 
     def batch(self, order: Tensor, number: int, process: int) -> Tensor:
         """The sample indices of a process's share of batch `number`."""
         num_full, share, last = self._shares()
         size = share if number < num_full else last
-        start = number * self.batch_size * self.num_processes + process * size
+        start = self.taken + number * self._stride + process * size
         return order[start : start + size]
 
 

@@ -58,8 +58,7 @@ class Session:
             folder / "nonfinite.json",
             progress.say,
         )
-        num_batches = len(setup.data.train_loader)
-        self.batch_log = BatchLog(config, processes, num_batches, folder, progress)
+        self.batch_log = BatchLog(config, processes, folder, progress)
         self.evaluator = Evaluator(
             setup.data.eval_loader,
             processes,
@@ -90,7 +89,8 @@ class Session:
                 wants_grad_range = self.batch_log.wants_grad_range(position.batch)
                 outcome = trainer.train_batch(batch, position, loader.batch_sizes, wants_grad_range)
                 self.tally.add(outcome)
-                position.count_batch(outcome.is_update, outcome.is_skipped)
+                samples = loader.plan.taken_by(position.batch + 1)
+                position.count_batch(outcome.is_update, outcome.is_skipped, samples)
                 self.supervisor.after_batch(outcome, position)
                 self.batch_log.after_batch(outcome, position.epoch, self.tally, schedule.current())
                 if self._is_stopped:
@@ -124,14 +124,15 @@ class Session:
 
     def _start_epoch(self) -> None:
         """Set what is constant in an epoch, and go on with the sums of a begun one."""
-        position = self.state.position
+        position, loader = self.state.position, self.setup.data.train_loader
+        loader.begin_after(position.taken)
         self.setup.trainer.model.train()
         self.tally = Tally(self.setup.processes.device)
         self.tally.restore(self.state.tallies, self.setup.processes)
         self.state.tallies = []
         self.schedule.start_epoch(position.epoch)
         self.setup.alpha_schedule.start_epoch(position.epoch)
-        self.batch_log.start_epoch(position)
+        self.batch_log.start_epoch(position, len(loader))
 
     def _end_epoch(self, images_per_s: float) -> None:
         """Evaluate where it is due, and write the row and the checkpoints of the epoch."""
@@ -140,7 +141,7 @@ class Session:
         is_last = position.epoch + 1 >= self.schedule.num_epochs
         if is_last or (position.epoch + 1) % config.evaluation_interval == 0:
             metric = self._evaluate(is_last, images_per_s)
-        position.epoch, position.batch = position.epoch + 1, 0
+        position.start_epoch(position.epoch + 1)
         state.tallies = []
         if metric is not None:
             state.rank(metric, config.checkpoint_hist, config.eval_metric == "loss")

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed equals the unbroken one."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,17 +158,56 @@ def test_a_resumption_may_not_destroy_another_run() -> None:
     assert {path: path.read_bytes() for path in Path("out/a").iterdir()} == before
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [("--seed", 9), ("-b", 200), ("--grad-accum-steps", 2), ("--mixup", 0.5), ("--opt", "adamw")],
-    ids=lambda changed: changed[0],
-)
-def test_a_begun_epoch_goes_on_with_the_settings_that_chose_its_batches(
-    changed: tuple[str, float],
-) -> None:
+@pytest.mark.parametrize("changed", [("--seed", 9), ("--opt", "adamw")], ids=lambda words: words[0])
+def test_a_begun_epoch_goes_on_in_its_order_with_its_optimizer(changed: tuple[str, float]) -> None:
     train(*DIGITS, "--experiment", "a", "--max-steps", 8)
     with pytest.raises(UserError, match=r"in the middle of an epoch|optimizer is sgd"):
         train(*DIGITS, "--experiment", "a", "--resume", "auto", *changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [("-b", 100), ("-b", 2000), ("--grad-accum-steps", 3), ("-b", 128, "--mixup", 0.5)],
+    ids=lambda words: " ".join(map(str, words)),
+)
+def test_a_begun_epoch_goes_on_with_batches_of_another_size_and_may_be_resumed_again(
+    changed: tuple[str | float, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two batches of 256 into the second epoch.
+    train(*DIGITS, "--experiment", "broken", "--max-steps", 8)
+    shutil.copytree("out/broken", "out/whole")
+    words = (*DIGITS, "--resume", "auto", *changed)
+    assert train(*words, "--experiment", "whole", is_silent=False).status == "finished"
+    said = capsys.readouterr().out
+    assert "it goes on after its first 512 of 1347" in said
+    assert "the learning rate stays as it is" in said
+    train(*words, "--experiment", "broken", "--max-steps", 9)
+    capsys.readouterr()
+    train(*words, "--experiment", "broken", is_silent=False)
+    assert "it goes on after" not in capsys.readouterr().out
+    assert_same_run(Path("out/broken"), Path("out/whole"))
+
+
+def test_the_sums_of_a_resized_epoch_are_over_every_sample() -> None:
+    # A rate of 0: the loss of every sample is the same wherever the epoch is cut.
+    words = (*DIGITS, "--epochs", 1, "--lr", 0, "--model", "digits_mlp_plain")
+    train(*words, "--experiment", "whole")
+    train(*words, "--experiment", "cut", "--max-steps", 2)
+    train(*words, "--experiment", "cut", "--resume", "auto", "-b", 100, "--max-steps", 5)
+    train(*words, "--experiment", "cut", "--resume", "auto", "-b", 61)
+    (whole,), (cut,) = (read_summary(Path("out", name, "summary.csv")) for name in ("whole", "cut"))
+    assert cut["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-6)
+    assert cut["train_acc"] == whole["train_acc"]
+
+
+def test_a_run_goes_on_with_fewer_and_with_more_processes() -> None:
+    words = (*DIGITS, "-b", 100, "--experiment", "a", "--resume", "auto")
+    for processes, stop in ((2, 4), (1, 12), (2, 99)):
+        done = program(*words, "--max-steps", stop, processes=processes)
+        assert done.returncode == 0, done.stderr
+        if stop > 4:
+            assert "the learning rate stays as it is" in done.stdout
+    assert len(read_summary(Path("out/a/summary.csv"))) == 3
 
 
 def test_other_settings_are_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:

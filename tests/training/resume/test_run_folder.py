@@ -1,12 +1,15 @@
 """Which folder a run writes to, and what in it counts."""
 
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
+from tests.training.children import run_children, train_py
 from tests.training.runs import train
 
 WORDS = ("--epochs", 1, "--output", "out", "--experiment", "a")
@@ -99,3 +102,28 @@ def test_a_restart_passes_over_what_other_runs_left(
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "xyz")
     assert train("--epochs", 1, "--output", "out").status == "finished"
+
+
+def _on_a_disk_of_its_own(words: Sequence[str]) -> None:
+    os.chdir(f"host{os.environ['RANK']}")
+    train_py(words)
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        (1, "of process 0, has no checkpoint of this run, and host"),
+        (0, "not seen by host"),
+    ],
+)
+def test_a_folder_that_the_hosts_do_not_share_is_not_begun_anew(host: int, message: str) -> None:
+    for name in ("host0", "host1"):
+        Path(name).mkdir()
+    train(*WORDS, "--max-steps", 1)
+    shutil.move("out", f"host{host}")
+    before = {path: path.read_bytes() for path in Path().glob("host*/out/a/*")}
+    done = run_children(_on_a_disk_of_its_own, [*map(str, WORDS), "--resume", "auto"], processes=2)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert {path: path.read_bytes() for path in Path().glob("host*/out/a/*")} == before

@@ -32,7 +32,6 @@ from softmax_gradient_tampering.data.loader import Batch, Loader, TrainLoader
 from softmax_gradient_tampering.data.model_input import ModelInput
 from softmax_gradient_tampering.data.options import DataOptions
 from softmax_gradient_tampering.data.order import (
-    BatchPlan,
     counter_uniforms,
     epoch_order,
     evaluation_shard,
@@ -92,7 +91,7 @@ class DaliTrainLoader(TrainLoader):
     ) -> None:
         self.files = files
         self.options = options
-        self.plan: BatchPlan = options.plan(len(files.files), drop_last=True)
+        self.plan = options.plan(len(files.files), drop_last=True)
         self.batch_sizes = self.plan.sizes()
         self.num_samples = sum(self.batch_sizes) * self.plan.num_processes
         self.model_input: ModelInput = options.model_input(is_training=True)

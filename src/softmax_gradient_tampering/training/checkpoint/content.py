@@ -67,6 +67,15 @@ def shown(saved: Any) -> str:
 
 
 def place(checkpoint: dict[str, Any]) -> tuple[int, int]:
-    """How far a checkpoint is: completed epochs, and batches of the next one."""
-    position = checkpoint.get(OUR_KEY, {}).get("position", {})
-    return completed_epochs(checkpoint), position.get("batch", 0)
+    """How far a checkpoint is: completed epochs, and samples of the next one."""
+    return completed_epochs(checkpoint), saved_position(checkpoint).get("samples", 0)
+
+
+def saved_position(checkpoint: dict[str, Any]) -> dict[str, int]:
+    """The values of a `Position`, as our checkpoints hold them; empty of other programs'."""
+    ours = checkpoint.get(OUR_KEY)
+    if ours is None:
+        return {}
+    # The first ones counted batches alone.
+    batch_size = saved_args(checkpoint).get("batch_size", 0) * ours.get("num_processes", 1)
+    return {"samples": ours["position"]["batch"] * batch_size, **ours["position"]}

@@ -41,7 +41,9 @@ def find_checkpoint_fault(
     fault = find_fault(ours, _OURS, f"{our_key}.")
     fault = fault or find_fault(ours, _OPTIONAL, f"{our_key}.", needs_all=False)
     fault = fault or find_fault(ours["position"], _POSITION, "position.")
-    if not fault and (unknown := sorted(set(ours["position"]) - set(_POSITION), key=str)):
+    fault = fault or find_fault(ours["position"], _SAMPLES, "position.", needs_all=False)
+    known = {*_POSITION, *_SAMPLES}
+    if not fault and (unknown := sorted(set(ours["position"]) - known, key=str)):
         return f"position.{describe(unknown[0])} is unknown"
     fault = fault or find_fault(ours["times"], _TIMES, "times.")
     fault = fault or find_fault(_as_mapping(checkpoint.get("args")), _ARGS, "args.")
@@ -129,6 +131,7 @@ _OURS: Form = {
 }
 _OPTIONAL: Form = {"device": NAME, "loss_kernel": NAME, "num_samples": COUNT}
 _POSITION: Form = dict.fromkeys(("epoch", "batch", "step", "skipped_steps"), COUNT)
+_SAMPLES: Form = dict.fromkeys(("taken", "samples"), COUNT)  # the first checkpoints had none
 _TIMES: Form = {
     "seconds": NUMBER,
     "resumes": COUNT,

@@ -10,6 +10,7 @@ from softmax_gradient_tampering.training.checkpoint.content import (
     OUR_KEY,
     completed_epochs,
     saved_args,
+    saved_position,
     shown,
 )
 from softmax_gradient_tampering.training.checkpoint.weights import load_weights, mark_folded
@@ -77,7 +78,7 @@ class RunState:
             return RunState(Position(epoch=completed_epochs(checkpoint)))
         speeds = ours["times"]["images_per_s"]
         return RunState(
-            position=Position(**ours["position"]),
+            position=Position(**saved_position(checkpoint)),
             rows=[
                 {**row, "images_per_s": speed}
                 for row, speed in zip(ours["rows"], speeds, strict=True)
@@ -118,7 +119,7 @@ class RunState:
 
     def start_over_at(self, epoch: int) -> None:
         """Take the run to be at the start of an epoch, as --start-epoch says."""
-        self.position.epoch, self.position.batch = epoch, 0
+        self.position.start_epoch(epoch)
         self.tallies = []
         self.rows = [row for row in self.rows if int(row["epoch"] or 0) <= epoch]
 

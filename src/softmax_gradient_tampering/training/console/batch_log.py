@@ -21,7 +21,6 @@ class BatchLog:
     Args:
         config: log_interval, logit_stats, grad_stats, save_images.
         processes: of the run; all of them follow.
-        num_batches: of an epoch.
         folder: the run folder, for --save-images.
         progress: prints on the first process.
     """
@@ -30,21 +29,21 @@ class BatchLog:
         self,
         config: Config,
         processes: Processes,
-        num_batches: int,
         folder: Path,
         progress: Progress,
     ) -> None:
         self._config = config
         self._processes = processes
-        self._num_batches = num_batches
+        self._num_batches = 0
         self._folder = folder
         self._progress = progress
         self._started = self._logged = time.perf_counter()
         self._num_images = self._num_at_log = 0
 
-    def start_epoch(self, position: Position) -> None:
-        """Begin an epoch, or go on in it."""
-        self._progress.start(position.epoch, position.batch, self._num_batches)
+    def start_epoch(self, position: Position, num_batches: int) -> None:
+        """Begin an epoch of so many batches, or go on in it."""
+        self._num_batches = num_batches
+        self._progress.start(position.epoch, position.batch, num_batches)
         self._started = self._logged = time.perf_counter()
         self._num_images = self._num_at_log = 0
 

@@ -12,8 +12,6 @@ from softmax_gradient_tampering.training.checkpoint.state import NOT_IN_ARGS, Ci
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.step.position import Position
 
-# Settings that say which samples a batch number stands for.
-_BATCH_SETTINGS = ("seed", "grad_accum_steps", "mixup", "cutmix", "cutmix_minmax", "aug_splits")
 # Settings whose change is not reported.
 _UNREMARKED = (
     *("resume", "workers", "log_interval", "per_line", "epochs", "recovery_interval"),
@@ -31,14 +29,13 @@ def compare_with(checkpoint: dict[str, Any], now: Circumstances, position: Posit
         position: where it goes on.
 
     Raises:
-        UserError: the checkpoint is in the middle of an epoch, and a batch's number would now
-            stand for other samples.
+        UserError: the checkpoint is in the middle of an epoch of another order.
     """
     ours: dict[str, Any] = checkpoint.get(OUR_KEY, {})
     saved, asked = saved_args(checkpoint), to_mapping(now.config, leave_out=NOT_IN_ARGS)
     changed = {name: saved[name] for name in asked if name in saved and saved[name] != asked[name]}
-    if position.batch:
-        _check_batches(ours, saved, changed, now)
+    if position.samples:
+        _check_order(ours, changed, now)
     lines = _hardware_notes(ours, now) + _data_notes(ours, now)
     for name, was in changed.items():
         if name in _UNREMARKED:
@@ -55,17 +52,17 @@ def compare_with(checkpoint: dict[str, Any], now: Circumstances, position: Posit
 
 
 def check_place(
-    position: Position, num_batches: int, num_epochs: int, start_epoch: int | None
+    position: Position, num_samples: int, num_epochs: int, start_epoch: int | None
 ) -> None:
     """Refuse a position that this run never reaches.
 
     Raises:
         UserError: it is beyond the end of an epoch or of the run.
     """
-    if position.batch > num_batches:
+    if position.samples > num_samples:
         raise UserError(
-            f"the checkpoint is {position.batch} batches into an epoch of {num_batches}; give the "
-            "data and the settings that it was made with"
+            f"the checkpoint is {position.samples} samples into an epoch of {num_samples}; give "
+            "the data that it was made with"
         )
     if start_epoch is None and position.epoch > num_epochs:
         raise UserError(
@@ -74,21 +71,13 @@ def check_place(
         )
 
 
-def _check_batches(
-    ours: dict[str, Any], saved: dict[str, Any], changed: dict[str, Any], now: Circumstances
-) -> None:
-    """Refuse settings and data that change which samples a batch's number stands for."""
-    name = next((name for name in _BATCH_SETTINGS if name in changed), None)
-    if name is not None:
-        was, is_now = changed[name], getattr(now.config, name)
-    else:
-        name = "batch_size * processes"
-        was = saved["batch_size"] * ours["num_processes"]
-        is_now = now.config.batch_size * now.num_processes
-    if was != is_now:
+def _check_order(ours: dict[str, Any], changed: dict[str, Any], now: Circumstances) -> None:
+    """Refuse another order of the samples: which of them the epoch has had would be unknown."""
+    if "seed" in changed:
         raise UserError(
-            f"{name} {is_now}: the checkpoint is in the middle of an epoch begun with "
-            f"{shown(was)}; give the same, or go on from last.pth.tar, an epoch's end"
+            f"--seed {now.config.seed}: the checkpoint is in the middle of an epoch begun with "
+            f"{shown(changed['seed'])}; give the same, or go on from last.pth.tar, an epoch's end, "
+            "with another --experiment"
         )
     num_samples = ours.get("num_samples", now.num_samples)
     if num_samples != now.num_samples:

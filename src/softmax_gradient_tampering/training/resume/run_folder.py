@@ -2,6 +2,7 @@
 
 import csv
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -83,6 +84,7 @@ def open_run_folder(config: Config, processes: Processes, default_name: str) -> 
             raise UserError(told)
         run_folder, path = told
         run_folder.lock = lock
+        _check_is_shared(config, processes, run_folder, path)
         if path is not None:
             run_folder.checkpoint = opened or Checkpoint(path, load_checkpoint(path))
         opened = None
@@ -90,6 +92,34 @@ def open_run_folder(config: Config, processes: Processes, default_name: str) -> 
     finally:
         if lock is not None:
             lock.release()
+
+
+def _check_is_shared(
+    config: Config, processes: Processes, run_folder: RunFolder, path: Path | None
+) -> None:
+    """Refuse a folder on disks of the hosts' own: a run would start over, or wait for ever.
+
+    Raises:
+        UserError: some processes see a checkpoint to go on from, and others do not.
+    """
+    if not config.resume and not is_restart():
+        return
+    sees = bool(_checkpoints(run_folder.path)) if path is None else path.exists()
+    hosts = processes.gather((socket.gethostname(), sees))
+    if path is None and not hosts[0][1]:  # else none is whole, which has been said
+        others = [host for host, sees in hosts if sees]
+        if others:
+            raise UserError(
+                f"{run_folder.path}: host {hosts[0][0]}, of process 0, has no checkpoint of this "
+                f"run, and host {others[0]} has; they do not share the folder: give an --output "
+                "that they share, or start process 0 where the checkpoints are"
+            )
+    blind = [host for host, sees in hosts if not sees]
+    if path is not None and blind:
+        raise UserError(
+            f"{path}: not seen by host {blind[0]}; process 0, on {hosts[0][0]}, goes on from it: "
+            "give an --output that all hosts share"
+        )
 
 
 def newest_checkpoint(output: str, experiment: str) -> Checkpoint | None:

@@ -110,7 +110,10 @@ class Trainer:
         group = sizes[first : first + self.accumulation]
         is_update = number == first + len(group) - 1
         # Generators are set for every batch, so that a resumed run needs no state of them.
-        seed_torch(counter_hash(self.seed, position.epoch, number, self.rank), batch.images.device)
+        counters = [self.seed, position.epoch, number, self.rank]
+        if position.taken:  # a batch of this number has been in this epoch
+            counters.append(position.taken)
+        seed_torch(counter_hash(*counters), batch.images.device)
         share = sizes[number] / sum(group)
         loss, logits, grad_range = self._add_gradient(batch, share, is_update, wants_grad_range)
         is_finite = loss.isfinite()
