@@ -22,7 +22,7 @@ RECIPE = (
     *("--img-size", 32, "--output", "out", "--experiment", "recipe"),
 )
 LINE = (
-    r"   \[  1:    1/   1\]  Loss: \d\.\d{3}  LR: 0\.0100  img/s: *\d+  ETA: +\d+\.\d\d  "
+    r"   \[  1:    1/   1\]  Loss: \d\.\d{3}  LR: 0\.0100  img/s: *\d+  ETA: \d+:\d\d:\d\d  "
     r"Acc: +\d+\.\d\d  LStat: [ .\d]+,[.\d]+,[ .\d]+,[ .\d]+"
 )
 

@@ -60,7 +60,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print lines above the bar."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the terminal as it is now, or without a transient bar."""

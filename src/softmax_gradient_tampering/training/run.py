@@ -32,7 +32,11 @@ from softmax_gradient_tampering.training.processes.preemption import (
 from softmax_gradient_tampering.training.processes.waiting import BatchWait
 from softmax_gradient_tampering.training.records.run_files import Row
 from softmax_gradient_tampering.training.resume.restoration import go_on_from
-from softmax_gradient_tampering.training.resume.run_folder import newest_checkpoint, open_run_folder
+from softmax_gradient_tampering.training.resume.run_folder import (
+    RunFolder,
+    newest_checkpoint,
+    open_run_folder,
+)
 from softmax_gradient_tampering.training.session import Session
 from softmax_gradient_tampering.training.setup.setup import Setup, set_up
 from softmax_gradient_tampering.training.step.position import Position
@@ -86,7 +90,9 @@ def run(
             setup = set_up(config, processes, while_waiting=wait)
         closing.callback(setup.data.close)
         is_silent = is_silent or not processes.is_first
-        progress = Progress(is_silent, setup.schedule.num_epochs, config.per_line)
+        progress = Progress(
+            is_silent, setup.schedule.num_epochs, config.per_line, config.log_interval
+        )
         if config.dry_run:
             return _plan(setup, progress)
         if config.validate:
@@ -132,8 +138,17 @@ def _validate(setup: Setup, progress: Progress) -> Result:
         if saved_alpha and not config.modify_softmax:
             progress.say(f"alpha {saved_alpha} of softmax(alpha z) is the checkpoint's")
             alpha = saved_alpha
-    evaluator = Evaluator(setup.data.eval_loader, setup.processes, setup.trainer.precision, alpha)
-    evaluation = evaluator.evaluate(model, is_measured=True)
+    evaluator = Evaluator(
+        setup.data.eval_loader,
+        setup.processes,
+        setup.trainer.precision,
+        alpha,
+        progress.evaluated,
+    )
+    try:
+        evaluation = evaluator.evaluate(model, is_measured=True)
+    finally:
+        progress.stop()
     progress.say("\n".join(console.validation_lines(evaluation)))
     return Result("validated", measurements=evaluation.measurements)
 
@@ -147,13 +162,13 @@ def _train(
     with request.listen(), opening as run_folder:
         folder = run_folder.path
         if run_folder.is_finished:
-            progress.say(f"{folder}: this run is finished; nothing to do")
+            progress.say(_finished_line(run_folder, setup))
             return Result("already finished", folder, run_folder.rows)
         checkpoint = run_folder.take_checkpoint()
         if checkpoint is None:
             state = RunState(Position(epoch=setup.config.start_epoch or 0))
         else:
-            state = go_on_from(checkpoint, setup, folder, progress.say)
+            state, setup = go_on_from(checkpoint, setup, folder, progress.say)
             del checkpoint  # as large as the model and its optimizer
         session = Session(setup, state, run_folder, progress, request)
         try:
@@ -180,4 +195,19 @@ def _train(
 
 def _head_lines(setup: Setup) -> list[str]:
     data, model = setup.data.dataset, setup.trainer.model
-    return console.head_lines(setup.config, data, model, setup.processes.number)
+    lines = console.head_lines(setup.config, data, model, setup.processes.number)
+    return lines + console.warning_lines(
+        setup.config, setup.schedule.num_epochs, setup.trainer.precision
+    )
+
+
+def _finished_line(run_folder: RunFolder, setup: Setup) -> str:
+    """That a run is finished; where more epochs are asked for, what would go on with it."""
+    folder, num_epochs = run_folder.path, setup.schedule.num_epochs
+    if run_folder.num_epochs is None or num_epochs <= run_folder.num_epochs:
+        return f"{folder}: this run is finished; nothing to do"
+    return (
+        f"{folder}: this run is finished, after {run_folder.num_epochs} epochs; to train it on to "
+        f"{num_epochs}, at the learning rates of a run of that length, give in the place of "
+        f"--resume auto: --resume {folder / 'last.pth.tar'}"
+    )

@@ -6,9 +6,10 @@ from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.state import RunState, make_checkpoint
+from softmax_gradient_tampering.training.console import lines as console
 from softmax_gradient_tampering.training.console.batch_log import BatchLog
-from softmax_gradient_tampering.training.console.lines import measurement_lines
 from softmax_gradient_tampering.training.console.progress import Progress
+from softmax_gradient_tampering.training.measure.evaluation import Evaluation
 from softmax_gradient_tampering.training.measure.evaluator import Evaluator
 from softmax_gradient_tampering.training.measure.predictions import predict
 from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
@@ -31,7 +32,7 @@ class Session:
         request: the signal that asks this process to stop.
 
     Attributes:
-        measurements: nll, brier and ece of the final model, by prediction; empty before.
+        final: the evaluation of the final model, with its calibration; None before.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Session:
         self.state = state
         folder = self.folder = run_folder.path
         self.progress = progress
-        self.measurements: dict[str, dict[str, float]] = {}
+        self.final: Evaluation | None = None
         config, processes, trainer = setup.config, setup.processes, setup.trainer
         self.tally = Tally(processes.device)
         self.supervisor = Supervisor(
@@ -64,7 +65,7 @@ class Session:
             processes,
             trainer.precision,
             config.final_alpha,
-            self.supervisor.meet,
+            self._after_evaluated,
         )
         self.recorder: Recorder | None = None
         if run_folder.lock is not None:
@@ -157,7 +158,7 @@ class Session:
         lr = self.schedule.current()
         self.supervisor.check_evaluation(found.model.loss, lr, position)
         if is_last:
-            self.measurements = found.model.measurements
+            self.final = found.model
         loss, accuracy = self.tally.means(self.setup.processes)
         row: Row = dict.fromkeys(COLUMNS)
         row |= {
@@ -170,15 +171,14 @@ class Session:
             "bad_images": self.setup.data.dataset.num_bad,
         }
         self.state.rows.append(row | found.columns(has_logits=config.logit_stats))
-        self.progress.epoch(position.epoch, found.model.num_correct, found.model.top1)
+        self.progress.epoch(position.epoch, console.epoch_fields(found), self.state.seconds)
         return found.metric(config.eval_metric)
 
     def _finish(self) -> None:
         """Measure and record the final model."""
         config, processes, trainer = self.setup.config, self.setup.processes, self.setup.trainer
-        if not self.measurements:  # resumed after its last epoch
-            found = self.evaluator.evaluate(trainer.model, is_measured=True)
-            self.measurements = found.measurements
+        if self.final is None:  # resumed after its last epoch
+            self.final = self.evaluator.evaluate(trainer.model, is_measured=True)
         arrays = None
         if config.save_predictions:
             loader = self.setup.data.eval_loader
@@ -187,11 +187,19 @@ class Session:
             self.recorder.finish(self.state, self.measurements, arrays)
         self.progress.stop()
         if config.final_validate:
-            self.progress.say("\n".join(measurement_lines(self.measurements)))
-        if self.state.best:
-            epoch, metric = self.state.best[0]
-            self.progress.say(f"*** Best metric: {metric} (epoch {epoch})")
-        self.progress.say(f"Run folder: {self.folder}")
+            self.progress.say("\n".join(console.validation_lines(self.final)))
+        lines = console.summary_lines(config, self.state, self.final, self.folder)
+        self.progress.say("\n".join(lines))
+
+    @property
+    def measurements(self) -> dict[str, dict[str, float]]:
+        """nll, brier and ece of the final model, by prediction; empty before."""
+        return self.final.measurements if self.final is not None else {}
+
+    def _after_evaluated(self, number: int, num_batches: int) -> None:
+        """After a batch of an evaluation."""
+        self.supervisor.meet()
+        self.progress.evaluated(number, num_batches)
 
     def _stop(self) -> None:
         """Write a checkpoint, and say how the run goes on."""

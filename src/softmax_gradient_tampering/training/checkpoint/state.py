@@ -172,6 +172,7 @@ def restore(
         load_weights(trainer.average.module, weights, config)
     if not config.no_resume_opt and "optimizer" in checkpoint:
         _restore_optimizer(checkpoint, trainer, config)
+        schedule.take_rates()
     if OUR_KEY in checkpoint:
         with as_user_error("the checkpoint's state of the schedule does not fit --sched"):
             schedule.restore(checkpoint[OUR_KEY]["schedule"])

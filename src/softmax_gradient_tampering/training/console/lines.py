@@ -1,13 +1,18 @@
 """What a run prints before and after its batches: the head, the plan, the validation."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
 from softmax_gradient_tampering.data.factory import Dataset
+from softmax_gradient_tampering.training.checkpoint.state import RunState
 from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.console.progress import as_clock
 from softmax_gradient_tampering.training.measure.evaluation import Evaluation
-from softmax_gradient_tampering.training.step.schedule import Schedule
+from softmax_gradient_tampering.training.measure.evaluator import EpochEvaluation
+from softmax_gradient_tampering.training.step.precision import Precision, is_slow_on_this_cpu
+from softmax_gradient_tampering.training.step.schedule import Schedule, rate_of_unended_warmup
 
 
 def head_lines(config: Config, dataset: Dataset, model: nn.Module, num_processes: int) -> list[str]:
@@ -42,6 +47,26 @@ def head_lines(config: Config, dataset: Dataset, model: nn.Module, num_processes
     return lines
 
 
+def warning_lines(config: Config, num_epochs: int, precision: Precision) -> list[str]:
+    """Warnings of settings that keep a run from learning, or from being as fast as was meant."""
+    lines = []
+    top = rate_of_unended_warmup(config, num_epochs)
+    if top is not None and top < config.lr:
+        lines.append(
+            f"Warning: the warm-up of {config.warmup_epochs} epochs does not end within the "
+            f"{num_epochs} epochs of the run: the learning rate rises to {top:.4g} and "
+            f"never reaches --lr {config.lr:g}; give fewer --warmup-epochs"
+        )
+    if precision.device.type == "cpu" and is_slow_on_this_cpu(precision.dtype):
+        dtype = str(precision.dtype).removeprefix("torch.")
+        flag = "--amp-dtype" if config.amp_dtype else "--amp"
+        lines.append(
+            f"Warning: {flag}: this CPU has no instructions for {dtype}, in which training is "
+            f"slower here than in float32; leave {flag} out, unless {dtype} itself is wanted"
+        )
+    return lines
+
+
 def _ignored_flags(config: Config, dataset: Dataset) -> list[str]:
     """Flags given that images in folders would have obeyed, and images in memory do not."""
     if dataset.image_size is None:
@@ -70,12 +95,44 @@ def plan_lines(
     return lines
 
 
+def epoch_fields(found: EpochEvaluation) -> list[str]:
+    """What is shown of an epoch's evaluation, the published field first."""
+    fields = [_accuracy_field(found.model), f"Loss: {found.model.loss:.4f}"]
+    if found.averaged is not None:
+        fields.append(f"EMA Acc: {found.averaged.top1:.3f}")
+    return fields
+
+
+def summary_lines(
+    config: Config, state: RunState, evaluation: Evaluation, folder: Path
+) -> list[str]:
+    """What a finished run shows last: accuracy, calibration, time, folder."""
+    resumes = f", resumed {state.resumes} times" if state.resumes > 1 else ", resumed once"
+    lines = [
+        f"Finished: {state.position.epoch} epochs, {state.position.step} optimizer steps in "
+        f"{as_clock(state.seconds)}{resumes * bool(state.resumes)}",
+        f"Last epoch: top-1 {evaluation.top1:.2f} %  top-5 {evaluation.top5:.2f} %  "
+        f"loss {evaluation.loss:.4f}",
+    ]
+    if not config.final_validate:  # which has printed them
+        lines += measurement_lines(evaluation.measurements)
+    if state.best:
+        epoch, metric = state.best[0]
+        shown = f"{metric:.4f}" if config.eval_metric == "loss" else f"{metric:.2f}"
+        lines.append(f"*** Best metric: {shown} (epoch {epoch})")
+    return [*lines, f"Run folder: {folder}"]
+
+
+def _accuracy_field(evaluation: Evaluation) -> str:
+    return f"Val Acc: {evaluation.num_correct:5d}, {evaluation.top1:.3f}"
+
+
 def validation_lines(evaluation: Evaluation) -> list[str]:
     """The validation, in the published form, and its measurements."""
     norm, mean, peak, var = evaluation.logits
     metrics = [("loss", evaluation.loss), ("top1", evaluation.top1), ("top5", evaluation.top5)]
     return [
-        f"Val Acc: {evaluation.num_correct:5d}, {evaluation.top1:.3f}",
+        _accuracy_field(evaluation),
         f"Metrics: OrderedDict({metrics})",
         f"LStat(norm, mean, max,var): {norm:.3f},{mean:.3f},{peak:.3f},{var:.3f}",
         *measurement_lines(evaluation.measurements),
@@ -83,8 +140,9 @@ def validation_lines(evaluation: Evaluation) -> list[str]:
 
 
 def measurement_lines(measurements: dict[str, dict[str, float]]) -> Sequence[str]:
-    """NLL, Brier score and calibration error of every prediction measured."""
-    return [
-        f"{name}: NLL {m['nll']:.4f}  Brier {m['brier']:.4f}  ECE {m['ece']:.2f} %"
-        for name, m in measurements.items()
-    ]
+    """NLL, Brier score and calibration error of every prediction measured, equal ones once."""
+    lines = {
+        f"NLL {m['nll']:.4f}  Brier {m['brier']:.4f}  ECE {m['ece']:.2f} %": name
+        for name, m in reversed(measurements.items())
+    }
+    return [f"{name}: {line}" for line, name in reversed(lines.items())]

@@ -13,6 +13,12 @@ from softmax_gradient_tampering.training.measure.calibration import Calibration
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.step.precision import Precision
 
+AfterBatch = Callable[[int, int], None]  # the number of a batch, from 0, and how many there are
+
+
+def do_nothing(number: int, num_batches: int) -> None:
+    """What is called after a batch where nothing is to be done."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -46,7 +52,7 @@ def evaluate(
     processes: Processes,
     precision: Precision,
     scales: Iterable[tuple[str, float]] = (),
-    after_batch: Callable[[], None] = lambda: None,
+    after_batch: AfterBatch = do_nothing,
 ) -> Evaluation:
     """Evaluate every sample of a loader's data set once, over all processes.
 
@@ -75,7 +81,7 @@ def evaluate(
             for calibration in calibrations.values():
                 calibration.add(logits, labels)
             if number < num_common:
-                after_batch()
+                after_batch(number, num_common)
     finally:
         model.train(was_training)
 

@@ -1,7 +1,6 @@
 """What an epoch's end measures: the model, its average, what training has zeroed."""
 
 import copy
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -9,7 +8,12 @@ from torch import nn
 
 from softmax_gradient_tampering.data.loader import Loader
 from softmax_gradient_tampering.loss.inference.head import find_classifier
-from softmax_gradient_tampering.training.measure.evaluation import Evaluation, evaluate
+from softmax_gradient_tampering.training.measure.evaluation import (
+    AfterBatch,
+    Evaluation,
+    do_nothing,
+    evaluate,
+)
 from softmax_gradient_tampering.training.measure.filter_norms import (
     FeatureNorms,
     filter_norms,
@@ -71,7 +75,7 @@ class Evaluator:
     processes: Processes
     precision: Precision
     alpha: float
-    after_batch: Callable[[], None] = lambda: None
+    after_batch: AfterBatch = do_nothing
 
     def evaluate(self, model: nn.Module, is_measured: bool = False) -> Evaluation:
         """Evaluate a model; measured, the calibration of its predictions too."""

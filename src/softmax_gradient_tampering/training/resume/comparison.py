@@ -3,6 +3,7 @@
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.untrusted import is_number
 from softmax_gradient_tampering.training.checkpoint.content import (
     OUR_KEY,
     saved_args,
@@ -10,6 +11,7 @@ from softmax_gradient_tampering.training.checkpoint.content import (
 )
 from softmax_gradient_tampering.training.checkpoint.state import NOT_IN_ARGS, Circumstances
 from softmax_gradient_tampering.training.config.arguments import to_mapping
+from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.step.position import Position
 
 # Settings whose change is not reported.
@@ -40,15 +42,26 @@ def compare_with(checkpoint: dict[str, Any], now: Circumstances, position: Posit
     for name, was in changed.items():
         if name in _UNREMARKED:
             continue
-        if name in _OPTIMIZER_SETTINGS and not now.config.no_resume_opt:
+        if name in settings_of_optimizer(checkpoint, now.config):
             flag = f"--{name.replace('_', '-')} {asked[name]}"
+            is_given = asked[name] != getattr(Config, name)
             lines.append(
                 f"Warning: {flag} is not obeyed: the optimizer goes on with the checkpoint's "
                 f"{shown(was)}; --no-resume-opt starts it anew"
+                if is_given
+                else f"Note: {name} is the checkpoint's {shown(was)}, not the default {asked[name]}"
             )
         elif ours:
             lines.append(f"Note: {name} is {asked[name]}, and was {shown(was)} in the checkpoint")
     return lines
+
+
+def settings_of_optimizer(checkpoint: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The settings in which the optimizer is the checkpoint's, whatever is asked for."""
+    if config.no_resume_opt or "optimizer" not in checkpoint:
+        return {}
+    saved = saved_args(checkpoint)
+    return {name: saved[name] for name in _OPTIMIZER_SETTINGS if is_number(saved.get(name))}
 
 
 def check_place(

@@ -7,15 +7,19 @@ from pathlib import Path
 from softmax_gradient_tampering.data.order import BatchPlan
 from softmax_gradient_tampering.training.checkpoint.content import Checkpoint
 from softmax_gradient_tampering.training.checkpoint.state import RunState, restore
-from softmax_gradient_tampering.training.resume.comparison import check_place, compare_with
+from softmax_gradient_tampering.training.resume.comparison import (
+    check_place,
+    compare_with,
+    settings_of_optimizer,
+)
 from softmax_gradient_tampering.training.setup.setup import Setup
 from softmax_gradient_tampering.training.step.position import Position
 
 
 def go_on_from(
     checkpoint: Checkpoint, setup: Setup, folder: Path, say: Callable[[str], None]
-) -> RunState:
-    """Restore the objects of a run, and return where it goes on.
+) -> tuple[RunState, Setup]:
+    """Restore the objects of a run, and return where it goes on, and with which settings.
 
     Args:
         checkpoint: to go on from.
@@ -43,7 +47,8 @@ def go_on_from(
         notes.append(_other_batches(position, plan))
     for note in notes:
         say(note)
-    return state
+    kept = replace(config, **settings_of_optimizer(content, config))
+    return state, replace(setup, circumstances=replace(setup.circumstances, config=kept))
 
 
 def _is_between_steps(position: Position, plan: BatchPlan, accumulation: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from softmax_gradient_tampering.errors import UserError, as_printable, first_line
 from softmax_gradient_tampering.files.lock import FolderLock
 from softmax_gradient_tampering.files.text import read_record
+from softmax_gradient_tampering.files.untrusted import is_integer
 from softmax_gradient_tampering.training.checkpoint.content import (
     Checkpoint,
     load_checkpoint,
@@ -37,6 +38,7 @@ class RunFolder:
         checkpoint: to go on from, opened; or None to start afresh.
         is_finished: whether the run in it is finished, and nothing is to be done.
         rows: of a finished run's summary.csv.
+        num_epochs: that a finished run has trained, or None where its result does not say.
         lock: of the folder, in process 0 while the run is open; else None.
     """
 
@@ -44,6 +46,7 @@ class RunFolder:
     checkpoint: Checkpoint | None = None
     is_finished: bool = False
     rows: list[Row] = field(default_factory=list)
+    num_epochs: int | None = None
     lock: FolderLock | None = None
 
     def take_checkpoint(self) -> Checkpoint | None:
@@ -136,8 +139,15 @@ def _lock_and_decide(config: Config, default_name: str) -> tuple[FolderLock | No
     _check_path(folder / _RESULT, f"--output {config.output!r:.80}")
     # Processes that torchrun started in the place of failed ones have the same command line.
     goes_on = config.resume == "auto" or (is_restart() and _holds_run(folder))
-    if goes_on and _is_finished(folder):
-        return None, RunFolder(folder, is_finished=True, rows=_finished_rows(folder))
+    result = _finished_result(folder) if goes_on else None
+    if result is not None:
+        num_epochs = result.get("epochs")
+        return None, RunFolder(
+            folder,
+            is_finished=True,
+            rows=_finished_rows(folder),
+            num_epochs=num_epochs if is_integer(num_epochs) else None,
+        )
     lock = FolderLock(folder)
     try:
         return lock, RunFolder(folder, _decide(config, folder, goes_on))
@@ -179,18 +189,18 @@ def _check_path(path: Path, flag: str) -> None:
         raise UserError(f"{flag}: not a path that can be used ({reason})") from error
 
 
-def _is_finished(folder: Path) -> bool:
-    """Whether there is a result.json; one that is not a mapping is reported and does not count."""
+def _finished_result(folder: Path) -> dict[str, Any] | None:
+    """The result.json; one that is not a mapping is reported and does not count."""
     path = folder / _RESULT
     if not path.exists():
-        return False
+        return None
     try:
-        is_whole = _read_mapping(path) is not None
+        result = _read_mapping(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if not is_whole:
+    if result is None:
         print(as_printable(f"{path}: not whole; the run is taken to be unfinished"))
-    return is_whole
+    return result
 
 
 def _finished_rows(folder: Path) -> list[Row]:

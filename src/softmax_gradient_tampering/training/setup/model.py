@@ -68,6 +68,44 @@ def check_fit(name: str | None, model: nn.Module, size: tuple[int, int, int]) ->
     model.train()
 
 
+def check_batch_norm(config: Config, model: nn.Module, size: tuple[int, int, int]) -> None:
+    """Refuse batches of one image where batch normalisation would see one value of a channel.
+
+    Args:
+        config: resolved.
+        model: that has been found to take images of the size.
+        size: (C, H, W) of the images.
+
+    Raises:
+        UserError: a layer is given one value of each channel, which has no variance.
+    """
+    if config.sync_bn or (config.aug_splits and not config.split_bn):
+        return  # more than one image together
+    names: list[str] = []
+
+    def note(name: str, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            names.append(name)
+
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
+    try:
+        check_fit(config.model, model, size)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if names:
+        shown = "x".join(map(str, size))
+        raise UserError(
+            f"--batch-size {config.batch_size}: a batch of one image has one value of each channel "
+            f"at {names[0]} of {config.model}, for {shown} images, and batch normalisation needs "
+            "two; give --batch-size 2 or more, or larger images"
+        )
+
+
 def _set_batch_norm(config: Config, model: nn.Module) -> None:
     momentum, eps = (0.01, 1e-3) if config.bn_tf else (None, None)
     momentum = momentum if config.bn_momentum is None else config.bn_momentum

@@ -27,6 +27,7 @@ from softmax_gradient_tampering.training.setup.loss import (
     loss_kernel_name,
 )
 from softmax_gradient_tampering.training.setup.model import (
+    check_batch_norm,
     check_fit,
     create_configured_model,
     parallelise,
@@ -93,6 +94,8 @@ def set_up(
     options = create_data_options(config, dataset, model, processes, while_waiting)
     check_fit(config.model, model, options.input_size)
     data = create_loaders(dataset, options)
+    if min(filter(None, data.train_loader.batch_sizes)) == 1:
+        check_batch_norm(config, model, options.input_size)
     if config.save_predictions:
         assert config.num_classes is not None
         predictions.check_size(dataset.num_val, config.num_classes)

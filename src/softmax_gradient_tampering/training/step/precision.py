@@ -1,6 +1,7 @@
 """Mixed precision: the autocast context and the loss scale."""
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -46,6 +47,29 @@ class Precision:
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         if self.scaler.is_enabled():
             self.scaler.unscale_(optimizer)
+
+
+# By the names that Linux gives them.
+_INSTRUCTIONS = {
+    torch.bfloat16: {"avx512_bf16", "amx_bf16", "bf16"},
+    torch.float16: {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
+
+
+def is_slow_on_this_cpu(dtype: torch.dtype | None, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU is known to have no instructions for a half type, which torch then emulates.
+
+    Args:
+        dtype: float16, bfloat16, or None for float32.
+        cpuinfo: what the system says of the CPU; where there is no such file, nothing is known.
+    """
+    if dtype is None:
+        return False
+    try:
+        words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return False
+    return not words & _INSTRUCTIONS[dtype]
 
 
 def resolve_dtype(amp: bool, amp_dtype: str | None, device: torch.device) -> torch.dtype | None:

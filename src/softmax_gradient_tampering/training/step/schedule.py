@@ -21,12 +21,17 @@ class Schedule:
     """
 
     def __init__(self, config: Config, optimizer: torch.optim.Optimizer) -> None:
+        self._config = config
         self._is_published_order = config.sched_order == "published"
         self._optimizer = optimizer
         # timm warns that plateau forgets its state on resumption; here state() keeps it.
         warnings.filterwarnings("ignore", "PlateauLRScheduler is deprecated", FutureWarning)
-        self._timm, self.num_epochs = create_scheduler_v2(
-            optimizer,
+        self._timm, self.num_epochs = self._create()
+
+    def _create(self) -> tuple[Any, int]:
+        config = self._config
+        scheduler: tuple[Any, int] = create_scheduler_v2(
+            self._optimizer,
             sched=config.sched,
             num_epochs=config.epochs,
             decay_epochs=_whole(config.decay_epochs),
@@ -45,6 +50,7 @@ class Schedule:
             cycle_limit=config.lr_cycle_limit,
             plateau_mode="min" if config.eval_metric == "loss" else "max",
         )
+        return scheduler
 
     def start_epoch(self, epoch: int) -> None:
         """Set the rates of an epoch, counted from 0."""
@@ -69,6 +75,13 @@ class Schedule:
         state = {name: getattr(plateau, name) for name in _PLATEAU_STATE}
         return state | {"restore_lr": self._timm.restore_lr}  # the rates before their noise
 
+    def take_rates(self) -> None:
+        """Let the schedule be that of the rates which an optimizer's loaded state begins with."""
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._timm, _ = self._create()
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
     def restore(self, state: dict[str, Any]) -> None:
         if not self._is_plateau or not state:
             return
@@ -89,6 +102,15 @@ def epoch_rates(config: Config) -> list[float]:
         schedule.start_epoch(epoch)
         rates.append(schedule.current())
     return rates
+
+
+def rate_of_unended_warmup(config: Config, num_epochs: int) -> float | None:
+    """The rate of a run's last epoch, if its warm-up does not end before; else None."""
+    last = num_epochs - 1
+    last += config.sched_order == "published" and last > 0
+    if config.warmup_epochs <= last:
+        return None
+    return config.warmup_lr + last * (config.lr - config.warmup_lr) / config.warmup_epochs
 
 
 _PLATEAU_STATE = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")

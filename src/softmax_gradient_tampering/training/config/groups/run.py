@@ -37,7 +37,8 @@ class RunFlags:
     )
     validate: bool = flag(False, "evaluate --resume's checkpoint, and write nothing", "-v")
     final_validate: bool = flag(
-        False, "print NLL, Brier score and calibration error (ECE) after the last epoch"
+        False,
+        "print the last evaluation in full after the last epoch, with the logits' statistics",
     )
     save_predictions: bool = flag(
         False, "write the final logits of the validation set to predictions.npz"
