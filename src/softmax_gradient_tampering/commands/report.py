@@ -28,9 +28,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--margin",
         type=_points,
-        default=DEFAULT_MARGIN,
         metavar="POINTS",
-        help="count differences of accuracy within this many points as none [%(default)s]",
+        help="count differences of accuracy within this many points as none [that of the study, "
+        f"else {DEFAULT_MARGIN:g}]",
     )
     args = parser.parse_args(argv)
 

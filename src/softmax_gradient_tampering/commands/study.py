@@ -42,7 +42,16 @@ def run(argv: Sequence[str]) -> None:
     from softmax_gradient_tampering.studies.launch.run_study import run_study
 
     study = run_study(request)
-    print(f"Study:   {study.path}\nReport:  sgt report {study.path}")
+    print(f"\n{_text_of(study.path)}\n\nStudy:   {study.path}\nReport:  sgt report {study.path}")
+
+
+def _text_of(path: Path) -> str:
+    """The first sentence of a study's report, and its table."""
+    from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
+    from softmax_gradient_tampering.studies.report.text import results_text
+    from softmax_gradient_tampering.studies.results.collect import collect
+
+    return results_text(compare_arms(collect(path, with_predictions=False)))
 
 
 def status(argv: Sequence[str]) -> None:

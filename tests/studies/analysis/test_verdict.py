@@ -8,9 +8,9 @@ import pytest
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict, compare, judge
 
 
-def comparison(*differences: float) -> Comparison:
+def comparison(*differences: float, is_sequential: bool = False) -> Comparison:
     treated = {seed: 90 + difference for seed, difference in enumerate(differences)}
-    return compare(treated, dict.fromkeys(treated, 90.0))
+    return compare(treated, dict.fromkeys(treated, 90.0), is_sequential=is_sequential)
 
 
 def noisy(mean: float, sd: float, number: int, seed: int = 0) -> list[float]:
@@ -110,3 +110,70 @@ def test_no_common_seed_is_inconclusive() -> None:
 def test_a_margin_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="above 0"):
         judge({}, 0.0)
+
+
+def test_a_sequence_judges_by_its_e_value_alone() -> None:
+    five = comparison(*noisy(2.0, 0.5, 5), is_sequential=True)
+    assert five.p_permutation > 0.05
+    assert math.isnan(five.p_t)
+    (judged,) = judge({"arm": five}, 0.5).values()
+    assert judged.verdict is Verdict.HELPS
+    assert judged.p_holm == five.p_anytime == pytest.approx(math.exp(-five.log_e))
+    assert judged.is_settled
+    assert judge({"arm": comparison(*noisy(2.0, 0.5, 5))}, 0.5)["arm"].verdict is (
+        Verdict.SUGGESTS_GAIN
+    )
+
+
+def test_a_sequence_excludes_0_where_its_e_value_is_20() -> None:
+    for seed in range(30):
+        differences = np.random.default_rng(seed).normal(0.7, 1, 12).tolist()
+        found = comparison(*differences, is_sequential=True)
+        assert (found.p_claim < 0.05) == (abs(found.mean) > found.half_width)
+        assert found.half_width > comparison(*differences).half_width
+        assert found.half_width_at(0.95) == found.half_width
+
+
+def test_holms_correction_is_over_the_e_values() -> None:
+    weak = comparison(*noisy(1.28, 1.0, 10), is_sequential=True)
+    assert 0.025 < weak.p_anytime < 0.05
+    family = {"weak": weak, "none": comparison(*noisy(0, 1, 10), is_sequential=True)}
+    judged = judge(family, 0.5)
+    assert judged["weak"].verdict is Verdict.INCONCLUSIVE
+    assert judged["weak"].p_holm == pytest.approx(2 * weak.p_anytime)
+    assert not judged["weak"].is_settled
+    strong = comparison(*noisy(5.0, 1.0, 10), is_sequential=True)
+    assert judge({"weak": weak, "strong": strong}, 0.5)["weak"].verdict is Verdict.HELPS
+
+
+def test_a_sequence_without_spread_needs_six_pairs() -> None:
+    for number, expected in ((5, Verdict.INCONCLUSIVE), (6, Verdict.HELPS)):
+        found = comparison(*[1.0] * number, is_sequential=True)
+        assert judge({"arm": found}, 0.5)["arm"].verdict is expected
+        assert found.p_claim == 2.0 ** (1 - number)
+    for number, expected in ((5, Verdict.INCONCLUSIVE), (6, Verdict.NO_DIFFERENCE)):
+        found = comparison(*[0.0] * number, is_sequential=True)
+        assert found.log_e == 0.0
+        (judged,) = judge({"arm": found}, 0.5).values()
+        assert judged.verdict is expected
+        assert judged.is_settled == (expected is Verdict.NO_DIFFERENCE)
+
+
+def test_a_sequence_of_few_pairs_has_no_interval() -> None:
+    for number in range(5):
+        found = comparison(*noisy(2.0, 0.5, 4)[:number], is_sequential=True)
+        (judged,) = judge({"arm": found}, 0.5).values()
+        assert judged.verdict is Verdict.INCONCLUSIVE
+        assert not judged.is_settled
+        assert not found.has_interval
+        assert math.isnan(found.p_claim) == (number == 0)
+
+
+def test_an_open_sequence_needs_more_seeds_than_it_has() -> None:
+    for seed in range(20):
+        differences = np.random.default_rng(seed).normal(0.3, 1, 8).tolist()
+        (judged,) = judge({"arm": comparison(*differences, is_sequential=True)}, 0.5).values()
+        is_open = judged.verdict is Verdict.INCONCLUSIVE
+        assert is_open == (not judged.is_settled)
+        assert (judged.seeds is not None) == is_open
+        assert judged.seeds is None or judged.seeds > judged.num_pairs

@@ -99,9 +99,16 @@ def test_a_failed_cell_is_retried_once_and_the_others_go_on() -> None:
 
 def test_a_run_whose_numbers_go_wrong_has_diverged_and_one_that_is_killed_has_failed() -> None:
     study = study_of("--alphas", "1", "0.5", "--seeds", "1", training=(*TRAINING, "--lr", "1e30"))
-    killed = study.plan.cells[1]
-    launch(study, InProcess({killed.id: 9}))
+    diverging, killed = study.plan.cells
+    runner = InProcess({killed.id: 9})
+    work = launch(study, runner)
     assert states(study) == ["diverged", "failed"]
+    # What diverged is a result, and would diverge again; what was killed is tried once more.
+    assert runner.started == [diverging.id, killed.id, killed.id]
+    assert (work.done, set(work.given_up)) == ({diverging.id}, {killed.id})
+    later = InProcess({killed.id: 9})
+    launch(study, later)
+    assert later.started == [killed.id]
     assert "the loss" in study.read(study.plan.cells[0]).reason
     assert [each.state for each in collect(study.path).cells] == ["diverged", "failed"]
 

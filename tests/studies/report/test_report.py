@@ -362,3 +362,34 @@ def test_a_filter_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     write_run(folder, BASELINE, 0, SMALL)
     (folder / "filter_norms.npz").write_text("x")
     assert "filter_norms.npz cannot be read" in write_report(folder).read_text()
+
+
+@pytest.mark.parametrize("num_seeds", [3, 6])
+def test_a_study_that_has_grown_is_reported_as_a_sequence(num_seeds: int, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", ARMS[:3], range(num_seeds), SMALL)
+    plan = json.loads((folder / "plan.json").read_text())
+    settling = {"max_seeds": 9, "margin": 0.25}
+    (folder / "plan.json").write_text(json.dumps({**plan, "stages": [2], "settling": settling}))
+    report = write_report(folder)
+    page = report.read_text()
+    Reader(page)
+    assert "Seeds were added to this study after its first 2" in page
+    assert "Seeds are added to this study as its results come in" in page
+    assert "differences within ±0.25 points count as none" in page
+    rows = [row for row in table(report, "differences") if row["measurement"] == "eval_top1"]
+    for row in rows:
+        assert row["interval"] == "sequence"
+        assert (row["p_t"] == "") == (float(row["sd"]) > 0)  # else that of the sign flips
+        assert 0 < float(row["p_anytime"]) <= 1
+        has_interval = num_seeds >= 5 and float(row["sd"]) > 0
+        assert (row["low"] != "") == (row["high"] != "") == has_interval
+        assert "inf" not in row.values()
+    content = json.loads((tmp_path / "study" / "report.json").read_text())
+    assert content["margin"] == 0.25
+
+
+def test_where_there_is_no_spread_there_is_no_interval(study: Path, report: Path) -> None:
+    rows = table(report, "differences")
+    assert any(float(row["sd"]) == 0 for row in rows)
+    for row in rows:
+        assert (row["low"] == "") == (row["high"] == "") == (float(row["sd"]) == 0)

@@ -4,6 +4,8 @@
 """
 
 import csv
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,9 @@ from tests.studies.report.test_wording import BASELINE, HALF, QUARTER, TUNED, re
 
 GOLDEN = Path(__file__).parent / "golden" / "verdict_sentences.csv"
 SAME = Arm("equivalent-0.25", "equivalent", 0.25)
+
+# A study to which seeds are added.
+sequence = partial(results, is_sequential=True)
 
 SITUATIONS: dict[str, Results] = {
     "no effect, ten seeds": results({BASELINE: 0, QUARTER: 0}),
@@ -48,8 +53,8 @@ SITUATIONS: dict[str, Results] = {
     "harm on five seeds": results({BASELINE: 0, QUARTER: -2}, num_seeds=5),
     "a gain on two equal pairs": results({BASELINE: 0, QUARTER: 1.5}, spread=0, num_seeds=2),
     "a gain on six equal pairs": results({BASELINE: 0, QUARTER: 1.5}, spread=0, num_seeds=6),
-    "a gain of a study that has grown": results({BASELINE: 0, QUARTER: 1}, has_grown=True),
-    "harm in a study that has grown": results({BASELINE: 0, QUARTER: -1}, has_grown=True),
+    "a gain of a study that has grown": sequence({BASELINE: 0, QUARTER: 1}),
+    "harm in a study that has grown": sequence({BASELINE: 0, QUARTER: -1}),
     "harm": results({BASELINE: 0, QUARTER: -2}),
     "harm in all arms": results({BASELINE: 0, HALF: -1, QUARTER: -2}),
     "harm, the other arm open": results({BASELINE: 0, HALF: 0.45, QUARTER: -3}, spread=1),
@@ -57,6 +62,42 @@ SITUATIONS: dict[str, Results] = {
     "open": results({BASELINE: 0, QUARTER: 0.5}, spread=1),
     "open, two arms": results({BASELINE: 0, HALF: 0.2, QUARTER: 0.5}, spread=1),
     "one seed": results({BASELINE: 0, QUARTER: 5}, num_seeds=1),
+    "sequence, a gain, the largest of two arms": sequence({BASELINE: 0, HALF: 0.4, QUARTER: 1}),
+    "sequence, a gain below the margin": sequence({BASELINE: 0, QUARTER: 0.3}),
+    "sequence, a gain with both controls": sequence({BASELINE: 0, QUARTER: 1, SAME: 1, TUNED: 1}),
+    "sequence, a gain, the tuned baseline is open": sequence(
+        {BASELINE: 0, QUARTER: 1, TUNED: 0.8}, spread=0.4
+    ),
+    "sequence, a gain on five seeds": sequence({BASELINE: 0, QUARTER: 2}, num_seeds=5),
+    "sequence, a gain on four seeds": sequence({BASELINE: 0, QUARTER: 2}, num_seeds=4),
+    "sequence, a gain of an arm that was settled first": sequence(
+        {BASELINE: 0, HALF: 2, QUARTER: 0}, own_seeds={HALF: 6}
+    ),
+    "sequence, a gain of survivors, four of ten diverged": sequence(
+        {BASELINE: 0, QUARTER: 1}, diverged={QUARTER: 4}
+    ),
+    "sequence, a gain, as many diverged in both arms": sequence(
+        {BASELINE: 0, QUARTER: 1}, diverged={BASELINE: 2, QUARTER: 2}
+    ),
+    "sequence, all diverged": sequence({BASELINE: 0, QUARTER: 0}, diverged={QUARTER: 10}),
+    "sequence, no effect": sequence({BASELINE: 0, QUARTER: 0}),
+    "sequence, no effect, two arms": sequence({BASELINE: 0, HALF: 0.05, QUARTER: -0.1}),
+    "sequence, no effect, too few seeds": sequence({BASELINE: 0, QUARTER: 0}, num_seeds=4),
+    "sequence, open": sequence({BASELINE: 0, QUARTER: 0.5}, spread=1),
+    "sequence, open, two arms": sequence({BASELINE: 0, HALF: 0.2, QUARTER: 0.5}, spread=1),
+    "sequence, harm, the other arm open": sequence(
+        {BASELINE: 0, HALF: 0.45, QUARTER: -3}, spread=1
+    ),
+    "sequence, a gain on five equal pairs": sequence(
+        {BASELINE: 0, QUARTER: 1.5}, spread=0, num_seeds=5
+    ),
+    "sequence, a gain on six equal pairs": sequence(
+        {BASELINE: 0, QUARTER: 1.5}, spread=0, num_seeds=6
+    ),
+    "sequence, six pairs without any difference": sequence(
+        {BASELINE: 0, QUARTER: 0}, spread=0, num_seeds=6
+    ),
+    "sequence, one seed": sequence({BASELINE: 0, QUARTER: 5}, num_seeds=1),
 }
 
 
@@ -77,14 +118,21 @@ def test_what_no_sentence_may_say() -> None:
             assert "diverge" in sentence, situation
         for low, high in (part.split(" to ") for part in _intervals(sentence)):
             assert low != high, situation
-        if "five seeds" in situation or "grown" in situation or "two equal" in situation:
+        is_fixed = SITUATIONS[situation].study.is_sequential is False
+        is_small = (
+            "two equal" in situation or "four seeds" in situation or "five equal" in situation
+        )
+        if is_small or (is_fixed and "five seeds" in situation):
             assert not sentence.startswith(("Tampering helps", "Tampering hurts")), situation
+        assert ("95 % interval" in sentence) <= is_fixed, situation
+        assert ("confidence sequence" in sentence) <= (not is_fixed), situation
+        assert "inf" not in sentence, situation
+        assert "finite" not in sentence, situation
 
 
 def _intervals(sentence: str) -> list[str]:
-    return [
-        part.split(",")[0] for part in sentence.split("95 % interval ")[1:] if "for" not in part[:4]
-    ]
+    """Of every interval in a sentence, "low to high"."""
+    return re.findall(r"95 % [^−+]*([−+][\d.]+ to [−+][\d.]+)", sentence)
 
 
 def _golden() -> dict[str, str]:

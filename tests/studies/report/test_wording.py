@@ -27,7 +27,8 @@ def results(
     spread: float = 0.2,
     num_seeds: int = NUM_SEEDS,
     diverged: Mapping[Arm, int] = {},
-    has_grown: bool = False,
+    is_sequential: bool = False,
+    own_seeds: Mapping[Arm, int] = {},
 ) -> Results:
     """A study in which an arm's accuracy is a seed's, its effect, and noise of its own.
 
@@ -37,7 +38,7 @@ def results(
     for number, (arm, effect) in enumerate(effects.items()):
         noise = np.random.default_rng(number).normal(size=max(num_seeds, 2))
         noise = (noise - noise.mean()) / noise.std(ddof=1)
-        for seed in range(num_seeds):
+        for seed in range(own_seeds.get(arm, num_seeds)):
             accuracy = 90 + seed + effect + (spread * noise[seed] if number else 0)
             curves = {"epoch": np.array([1.0]), "eval_top1": np.array([accuracy])}
             cell = Cell(f"{number}-{seed}", arm.name, seed)
@@ -49,8 +50,8 @@ def results(
             else:
                 cells.append(StudyCell(cell, State.FINISHED, run=run))
     arms = tuple(effects)
-    study = Study(Path("nowhere"), "study", "known", (), arms, tuple(cells), has_grown=has_grown)
-    return compare_arms(study)
+    study = Study(Path("nowhere"), "study", "known", (), arms, tuple(cells))
+    return compare_arms(replace(study, is_sequential=is_sequential))
 
 
 def test_a_gain_that_was_not_held_against_a_tuned_baseline() -> None:

@@ -24,6 +24,8 @@ from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN, Arm, St
 from softmax_gradient_tampering.studies.results.collect import Study
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
 
+_ENOUGH_DIVERGED = 3  # runs of an arm, none with a pair: further ones diverge too
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -113,7 +115,7 @@ class Results:
         return [result for result in self.arms.values() if _claims(result)]
 
 
-def compare_arms(study: Study, margin: float = DEFAULT_MARGIN) -> Results:
+def compare_arms(study: Study, margin: float | None = None) -> Results:
     """Compare every arm with the baseline and with the tuned baseline, paired by seed.
 
     The accuracy alone is tested: a p for each of twenty measurements would find something.
@@ -123,8 +125,10 @@ def compare_arms(study: Study, margin: float = DEFAULT_MARGIN) -> Results:
 
     Args:
         study: what was collected.
-        margin: points of accuracy, above 0.
+        margin: points of accuracy, above 0; that of the study, or 0.5, when not given.
     """
+    if margin is None:
+        margin = DEFAULT_MARGIN if study.margin is None else study.margin
     everything = {arm.name: _arm_result(study, arm) for arm in study.arms}
     arms = {name: result for name, result in everything.items() if result.arm.kind != "tuning"}
     baseline, tuned = (
@@ -134,9 +138,28 @@ def compare_arms(study: Study, margin: float = DEFAULT_MARGIN) -> Results:
     keys = measured_keys(values for r in arms.values() for values in r.values.values())
     for other in (baseline, tuned):
         if other is not None:
-            _compare_with(other, arms, keys, margin, study.has_grown)
+            _compare_with(other, arms, keys, margin, study.is_sequential)
     tuning = {name: r for name, r in everything.items() if r.arm.kind == "tuning"}
     return Results(study, arms, tuning, baseline, tuned, tuple(keys), margin)
+
+
+def open_arms(results: Results) -> list[str]:
+    """The judged arms of which more seeds may say more.
+
+    An arm is settled where it differs from the baseline, or its interval lies within the margin.
+    One of which no pair has survived three runs is not waited for.
+    """
+    comparisons = {r.arm.name: r.comparison(results.baseline) for r in results.judged}
+    return [
+        name
+        for name, comparison in comparisons.items()
+        if comparison is not None and not comparison.is_settled and not _is_hopeless(comparison)
+    ]
+
+
+def _is_hopeless(comparison: Comparison) -> bool:
+    num_ended = comparison.divergence.num_ended
+    return comparison.num_pairs == 0 and num_ended >= _ENOUGH_DIVERGED
 
 
 def spread(values: Mapping[int, float]) -> Spread:
@@ -168,18 +191,20 @@ def _compare_with(
     arms: Mapping[str, ArmResult],
     keys: list[str],
     margin: float,
-    has_grown: bool,
+    is_sequential: bool,
 ) -> None:
     """Fill in every other arm's comparisons with one arm."""
     for result in arms.values():
         if result is not other and (result.runs or result.diverged):
             compared = {
-                key: compare(result.by_seed(key), other.by_seed(key), is_tested=False)
+                key: compare(
+                    result.by_seed(key), other.by_seed(key), False, is_sequential=is_sequential
+                )
                 for key in keys
             }
             survivors = result.of_survivors(ACCURACY), other.of_survivors(ACCURACY)
             compared[ACCURACY] = replace(
-                compare(*survivors),
+                compare(*survivors, is_sequential=is_sequential),
                 divergence=result.divergence,
                 reference_divergence=other.divergence,
             )
@@ -189,7 +214,7 @@ def _compare_with(
         for name, result in arms.items()
         if _claims(result)
     }
-    for name, comparison in judge(family, margin, has_grown).items():
+    for name, comparison in judge(family, margin).items():
         arms[name].against[other.arm.name][ACCURACY] = comparison
 
 

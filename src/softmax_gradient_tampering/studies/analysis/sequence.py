@@ -79,12 +79,12 @@ def log_e_of_share(share: float, size: float, degrees: int) -> float:
 
 
 def anytime_p(log_e: float) -> float:
-    """A p value that holds whenever one stops: 1 / E, at most 1.
+    """A p value that holds whenever one stops: 1 / E, at most 1; nan of nan.
 
     >>> anytime_p(math.log(40)), anytime_p(-1.0)
     (0.025, 1.0)
     """
-    return math.exp(-max(log_e, 0.0))
+    return 1.0 if log_e < 0 else math.exp(-log_e)
 
 
 def sequence_half_width(sd: float, num_pairs: int, confidence: float = CONFIDENCE) -> float:
@@ -124,8 +124,10 @@ def width_factor(size: float, degrees: int, confidence: float = CONFIDENCE) -> f
     Returns:
         inf where nothing can be left out yet.
     """
+    if degrees < 1:
+        return math.inf
     log_spread = math.log1p(size * PRIOR_VARIANCE)
     log_c = (log_spread - 2 * math.log1p(-confidence)) / (degrees + 1)
-    if degrees < 1 or log_c >= log_spread:
+    if log_c >= log_spread:
         return math.inf
     return math.sqrt(degrees * math.expm1(log_c) / -math.expm1(log_c - log_spread))

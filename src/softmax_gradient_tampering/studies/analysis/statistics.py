@@ -4,7 +4,7 @@ scipy is imported where it is used: one run alone needs none of it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ MIN_EQUAL_PAIRS = 6
 # The sign-flip test enumerates up to this many pairs (2^19 flips), and samples beyond.
 MAX_ENUMERATED_PAIRS = 20
 NUM_SAMPLED_FLIPS = 100_000
+_MAX_NEEDED = 1_000_000  # pairs; more are none that can be told
 # Differences of percentages are equal only up to rounding: below this share of their
 # size, their spread counts as none.
 _ROUNDING = 1e-9
@@ -183,11 +184,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_to_settle(
-    mean: float, sd: float, margin: float, num_compared: int = 1, limit: int = 1_000_000
+    mean: float,
+    sd: float,
+    margin: float,
+    num_compared: int = 1,
+    width: Callable[[float, int, float], float] = half_width,
 ) -> int | None:
     """How many pairs would settle a comparison, if mean and spread stayed as they are.
 
-    The smallest n whose t interval either leaves 0 out, at confidence 1 - 0.05 / m for m
+    The smallest n whose interval either leaves 0 out, at confidence 1 - 0.05 / m for m
     arms compared (Bonferroni, so that Holm's correction is passed too), or lies within the
     margin, at 95 %:
 
@@ -202,10 +207,10 @@ def seeds_to_settle(
         sd: their standard deviation.
         margin: differences within it count as none, above 0, in the unit of the mean.
         num_compared: m, at least 1.
-        limit: give up beyond this many.
+        width: h(sd, n, confidence), half the width of the interval after n pairs.
 
     Returns:
-        At least 2; None if mean or sd is nan, or if it would be more than `limit`.
+        At least 2; None if mean or sd is nan, or if it would be more than a million.
 
     >>> seeds_to_settle(mean=0.5, sd=1.0, margin=0.5)
     18
@@ -220,12 +225,12 @@ def seeds_to_settle(
         return min(number, MIN_EQUAL_PAIRS) if abs(mean) < margin else number
 
     def is_settled(number: int) -> bool:
-        differs = half_width(sd, number, 1 - level) < abs(mean)
-        return differs or half_width(sd, number) < margin - abs(mean)
+        differs = width(sd, number, 1 - level) < abs(mean)
+        return differs or width(sd, number, CONFIDENCE) < margin - abs(mean)
 
     low, high = 1, 2
     while not is_settled(high):
-        if high > limit:
+        if high > _MAX_NEEDED:
             return None
         low, high = high, 2 * high
     while high - low > 1:

@@ -1,4 +1,5 @@
-"""Cells to finished runs: claims, worker processes, torchrun, selection, search.
+"""Cells to finished runs: claims, worker processes, torchrun, selection, further seeds, search.
 
-Imports `studies.plan`, `studies.results` and the entry of training; it never draws.
+Imports `studies.plan`, `studies.results`, the entry of training and, for what is settled,
+`studies.analysis`; it never draws.
 """

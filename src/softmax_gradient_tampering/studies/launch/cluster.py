@@ -8,7 +8,7 @@ from softmax_gradient_tampering.studies.launch.torchrun import prepare, train_co
 from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
-_TO_RUN = (State.MISSING, State.UNFINISHED, State.FAILED, State.DIVERGED)
+_TO_RUN = (State.MISSING, State.UNFINISHED, State.FAILED)
 
 
 def missing_commands(study: StudyFolder) -> list[str]:

@@ -19,7 +19,7 @@ from softmax_gradient_tampering.studies.results.cell_record import CellRecord
 from softmax_gradient_tampering.studies.results.run_files import as_number
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
-MAX_ATTEMPTS = 2  # a failed cell is retried once
+MAX_ATTEMPTS = 2  # a failed cell is retried once; one that diverged would diverge again
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Driver:
         study: worked on.
         runner: trains.
         progress: shows it.
-        done: ids of finished cells.
+        done: ids of the cells whose runs are finished, or diverged, which is a result too.
         given_up: ids of the cells that failed for good, and why.
         invalid: ids of the cells whose files are not the plan's, and how.
         selection_error: why the tuned baseline has no settings; empty where it has.
@@ -99,7 +99,7 @@ class Driver:
     def _look_at(self, cell: Cell) -> CellRecord:
         """What has become of a cell; notes one for which there is nothing left to do."""
         record = self.study.read(cell)
-        if record.state is State.FINISHED:
+        if record.state in (State.FINISHED, State.DIVERGED):
             self.done.add(cell.id)
         elif record.state is State.INVALID:
             self.invalid[cell.id] = record.reason
@@ -126,18 +126,18 @@ class Driver:
     def _end(self, ended: Ended) -> None:
         """Record how a cell's run went, and release the claim on it."""
         cell = self._running.pop(ended.key)
-        error, outcome = ended.error, ""
-        if not error:
-            record = self._look_at(cell)
-            outcome = _outcome(record)
-            error = "" if _is_settled(record) else "it ended without a result.json"
+        error = ended.error
         if error:
             self.study.record_failure(cell, error, ended.traceback)
-        else:
+        record = self._look_at(cell)
+        if record.state is State.FINISHED:
             self.study.forget_failure(cell)
+        elif not error and not _is_settled(record):
+            error = "it ended without a result.json"
+            self.study.record_failure(cell, error)
         claims.release(self.study.lock_path(cell))
-        if not error:
-            self._report(cell, outcome)
+        if _is_settled(record):
+            self._report(cell, _outcome(record))
         elif self._may_be_tried_again(cell):
             self.progress.say(f"{_label(cell)} failed and is tried again: {error}")
             self._pending.append(cell)
@@ -179,6 +179,11 @@ class Driver:
         """Whether a cell is to be run: twice in all, and once more in every later command."""
         return self.study.attempts(cell) < max(MAX_ATTEMPTS, self._attempts_before[cell.id] + 1)
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether a cell is neither finished nor diverged, or a selection could not be made."""
+        return bool(self.given_up or self.invalid or self.selection_error)
+
     def raise_for_failures(self) -> None:
         """Say in one line that not all runs are done.
 
@@ -201,13 +206,13 @@ class Driver:
 
 def _is_settled(record: CellRecord) -> bool:
     """Whether there is nothing to do for a cell."""
-    return record.state in (State.FINISHED, State.INVALID)
+    return record.state in (State.FINISHED, State.DIVERGED, State.INVALID)
 
 
 def _outcome(record: CellRecord) -> str:
     """What a run came to, in a few words."""
     if record.run is None:
-        return record.reason
+        return f"{record.state}: {record.reason}"
     seconds = as_number(record.run.result.get("seconds"))
     return f"{record.run.summary.final('eval_top1'):.2f} % in {seconds:.1f} s"
 

@@ -12,6 +12,7 @@ from softmax_gradient_tampering.studies.launch.runner import (
     open_runner,
     options_for_this_machine,
 )
+from softmax_gradient_tampering.studies.launch.settling import add_seeds
 from softmax_gradient_tampering.studies.plan.request import RunRequest
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, create_study
 
@@ -19,7 +20,7 @@ _INTERRUPTED, _TERMINATED = 130, 143
 
 
 def run_study(request: RunRequest, is_silent: bool = False) -> StudyFolder:
-    """Train the runs of a study that are not yet done.
+    """Train the runs of a study that are not yet done, and further ones until it is settled.
 
     Raises:
         UserError: the study cannot be run, or a run of it failed.
@@ -35,6 +36,12 @@ def run_study(request: RunRequest, is_silent: bool = False) -> StudyFolder:
             study = create_study(request.path, request.plan)
             driver = Driver(study, runner, progress)
             driver.run()
+            while request.plan.settling is not None and not driver.has_failures:
+                news = add_seeds(study, options.num_jobs)
+                if not news:
+                    break
+                progress.say(news)
+                driver.run()
         finally:
             progress.stop()
     driver.raise_for_failures()

@@ -133,11 +133,9 @@ class Search:
         folder = StudyFolder(self._request.path, _plan(self._request, [arm]))
         driver = Driver(folder, self._runner, StudyProgress(is_silent=True))
         driver.run()
-        if driver.given_up or driver.invalid:
-            return None
         runs = [folder.read(cell).run for cell in folder.plan.cells]
         tops = [run.summary.final("eval_top1") for run in runs if run is not None]
-        return tops if all(map(math.isfinite, tops)) else None
+        return tops if len(tops) == len(runs) and all(map(math.isfinite, tops)) else None
 
     def _check_failures(self) -> None:
         failed = [t for t in self._study.get_trials(deepcopy=False) if t.state.name == "FAIL"]

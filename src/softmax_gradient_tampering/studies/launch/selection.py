@@ -10,6 +10,7 @@ from softmax_gradient_tampering.studies.results.cell_record import CellRecord
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
 METRIC = "eval_top1 after the last epoch, on the held-out part of the training set"
+_ENDED = (State.FINISHED, State.DIVERGED)
 # What a tuning arm overrides besides its point of the grid.
 _NOT_OF_THE_GRID = ("modify_softmax", "holdout")
 
@@ -32,7 +33,7 @@ def select_settings(study: StudyFolder, given_up: frozenset[str] = frozenset()) 
     is_made = False
     for arm in waiting:
         records = [study.read(cell) for cell in study.plan.cells_of(*arm.selected_from)]
-        if all(r.state is State.FINISHED or r.cell.id in given_up for r in records):
+        if all(r.state in _ENDED or r.cell.id in given_up for r in records):
             study.rewrite(study.plan.with_selection(arm.name, _selection(study, arm, records)))
             is_made = True
     return is_made

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.plan.plan import TUNED, TUNING, Arm, Plan
+from softmax_gradient_tampering.studies.plan.plan import TUNED, TUNING, Arm, Plan, Settling
 from softmax_gradient_tampering.terminal.parser import nearest
 from softmax_gradient_tampering.training.config.arguments import (
     FIELDS,
@@ -55,6 +55,7 @@ class StudyOptions:
     alpha_schedules: Sequence[str] = ()
     holdout: float = 0.2
     processes_per_run: int = 1
+    settling: Settling | None = None
     command: Sequence[str] = ()
 
 
@@ -104,6 +105,8 @@ def make_plan(options: StudyOptions, settings: Mapping[str, Any]) -> Plan:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{twice} is asked for twice; once is enough")
+    if options.settling is not None:
+        _check_settling(options.settling, options.seeds, arms)
     plan = Plan(
         name=options.name,
         command=tuple(options.command),
@@ -112,8 +115,19 @@ def make_plan(options: StudyOptions, settings: Mapping[str, Any]) -> Plan:
         tuning_seeds=tuple(tuning_seeds) if TUNED in options.controls else (),
         config=dict(settings),
         processes_per_run=options.processes_per_run,
+        settling=options.settling,
     )
     return plan.with_cells()
+
+
+def _check_settling(settling: Settling, seeds: Sequence[int], arms: Sequence[Arm]) -> None:
+    """Refuse a study in which nothing can be settled."""
+    if len(seeds) > settling.max_seeds:
+        raise UserError(
+            f"--max-seeds {settling.max_seeds}: fewer than --seeds asks for, {len(seeds)}"
+        )
+    if not any(arm.kind in ("tampered", "scheduled") for arm in arms):
+        raise UserError("--until-settled: no arm but the baseline, nothing to settle; add --alphas")
 
 
 def tampered_arm(alpha: float) -> Arm:

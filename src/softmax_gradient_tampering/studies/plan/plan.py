@@ -53,6 +53,7 @@ class Arm:
         overrides: flags that differ from the study's.
         selected_from: the tuning arms that the tuned arm's settings are chosen from.
         selection: how they were chosen, once they are: metric, table and chosen.
+        seeds: those that the arm is trained with, where these are not all of the study's.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Arm:
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     selected_from: tuple[str, ...] = ()
     selection: Mapping[str, Any] | None = field(default=None, hash=False)
+    seeds: tuple[int, ...] | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -89,6 +91,19 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Settling:
+    """That seeds are added to a study until its arms are settled.
+
+    Attributes:
+        max_seeds: of an arm.
+        margin: points of accuracy; an arm whose interval lies within it is settled.
+    """
+
+    max_seeds: int
+    margin: float = DEFAULT_MARGIN
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a study consists of, as plan.json holds it.
 
@@ -102,6 +117,7 @@ class Plan:
         processes_per_run: processes of a run; one run is one torchrun job above 1.
         cells: in the order in which they are run.
         stages: how many seeds there were before each time that some were added.
+        settling: that seeds are added until the arms are settled; None where that was not asked.
     """
 
     name: str
@@ -113,6 +129,12 @@ class Plan:
     processes_per_run: int = 1
     cells: tuple[Cell, ...] = ()
     stages: tuple[int, ...] = ()
+    settling: Settling | None = None
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether the number of seeds depends on what the first ones showed."""
+        return bool(self.stages) or self.settling is not None
 
     def arm(self, name: str) -> Arm:
         """The arm of a name."""
@@ -126,7 +148,9 @@ class Plan:
         """The seeds that an arm is trained with; none while its settings are not chosen."""
         if arm.is_waiting:
             return ()
-        return self.tuning_seeds if arm.kind == TUNING else self.seeds
+        if arm.kind == TUNING:
+            return self.tuning_seeds
+        return self.seeds if arm.seeds is None else arm.seeds
 
     def unique_cells(self) -> list[Cell]:
         """The cells without those whose configuration another one has too."""
@@ -170,22 +194,6 @@ class Plan:
         """Whether two plans ask for the same runs; selections and the command aside."""
         return self._request() == other._request()
 
-    def with_seeds_of(self, other: "Plan") -> "Plan | None":
-        """This plan with the further seeds of another one; None where that one is not the same.
-
-        The tuning stays as it is: settings that are chosen are not chosen again.
-        """
-        added = tuple(seed for seed in other.seeds if seed not in self.seeds)
-        tunes_all = other.tuning_seeds == other.seeds
-        tuning_seeds = self.tuning_seeds if tunes_all else other.tuning_seeds
-        same = replace(other, seeds=self.seeds, tuning_seeds=tuning_seeds)
-        if not added or len(added) + len(self.seeds) > len(other.seeds):
-            return None
-        if not self.is_same_study(same):
-            return None
-        seeds, stages = (*self.seeds, *added), (*self.stages, len(self.seeds))
-        return replace(self, seeds=seeds, stages=stages, command=other.command).with_cells()
-
     def with_selection(self, name: str, selection: Mapping[str, Any]) -> "Plan":
         """The plan with the settings of a tuned arm chosen, and its cells added."""
         overrides = {**self.arm(name).overrides, **selection["chosen"]}
@@ -202,17 +210,19 @@ class Plan:
         }
 
     def _make_cells(self, arms: Sequence[Arm]) -> Iterator[Cell]:
-        """The cells of arms that have the same seeds."""
-        seeds = self.seeds_of(arms[0]) if arms else ()
-        for seed, arm in itertools.product(seeds, arms):
-            cell = Cell("", arm.name, seed)
-            yield replace(cell, id=self.hash_of(self.settings_of(cell)))
+        """The cells of arms, seed by seed."""
+        of_arms = [(arm, set(self.seeds_of(arm))) for arm in arms]
+        seeds = dict.fromkeys(itertools.chain.from_iterable(map(self.seeds_of, arms)))
+        for seed, (arm, own) in itertools.product(seeds, of_arms):
+            if seed in own:
+                cell = Cell("", arm.name, seed)
+                yield replace(cell, id=self.hash_of(self.settings_of(cell)))
 
     def _request(self) -> tuple[object, ...]:
         """What was asked for: the plan without its selection, the command and the cells."""
         arms = tuple(
             replace(arm, overrides={}, selection=None) if arm.selected_from else arm
-            for arm in self.arms
+            for arm in (replace(arm, seeds=None) for arm in self.arms)
         )
         config = from_mapping(self.config, self.name)
         shared = self.hash_of(to_mapping(config, leave_out=NOT_RECORDED))

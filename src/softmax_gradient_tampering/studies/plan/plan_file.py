@@ -1,6 +1,7 @@
 """plan.json: written from a plan, and read back with every value checked."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,10 +21,19 @@ from softmax_gradient_tampering.files.untrusted import (
     describe,
     find_fault,
     is_integer,
+    is_number,
     list_of,
     optional,
 )
-from softmax_gradient_tampering.studies.plan.plan import KINDS, TUNED, TUNING, Arm, Cell, Plan
+from softmax_gradient_tampering.studies.plan.plan import (
+    KINDS,
+    TUNED,
+    TUNING,
+    Arm,
+    Cell,
+    Plan,
+    Settling,
+)
 from softmax_gradient_tampering.training.config.arguments import FIELDS
 
 FILE_NAME = "plan.json"
@@ -47,7 +57,11 @@ _PLAN: Form = {
     "processes_per_run": Kind("a whole number from 1", lambda v: is_integer(v) and v >= 1),
     "cells": list_of(MAPPING),
 }
-_STAGES: Form = {"stages": list_of(COUNT)}
+_GROWTH: Form = {"stages": list_of(COUNT), "settling": MAPPING}
+_SETTLING: Form = {
+    "max_seeds": COUNT,
+    "margin": Kind("a finite number above 0", lambda v: is_number(v) and 0 < v < math.inf),
+}
 _ARM: Form = {
     "name": TEXT,
     "kind": Kind(f"one of {', '.join(KINDS)}", lambda v: v in KINDS),
@@ -58,6 +72,7 @@ _ARM: Form = {
     "selected_from": optional(_TEXTS),
 }
 _SELECTION: Form = {"metric": TEXT, "chosen": MAPPING, "table": list_of(MAPPING)}
+_OWN_SEEDS: Form = {"seeds": _SEEDS}
 _POINT: Form = {"overrides": MAPPING}
 _CELL: Form = {
     "id": Kind("a folder's name", lambda v: isinstance(v, str) and bool(_ID.fullmatch(v))),
@@ -67,16 +82,18 @@ _CELL: Form = {
 
 
 def to_json(plan: Plan) -> str:
-    """plan.json; `selection` stands only in a tuned arm that has one, `stages` where there are."""
+    """plan.json; what a study does not have is left out: stages, settling, an arm's own seeds."""
     arms = []
     for arm in plan.arms:
         entry = asdict(arm) | {"selected_from": arm.selected_from or None}
-        if arm.selection is None:
-            del entry["selection"]
+        for name in ("selection", "seeds"):
+            if entry[name] is None:
+                del entry[name]
         arms.append(entry)
     content = {"format": FORMAT, **asdict(plan), "arms": arms}
-    if not plan.stages:
-        del content["stages"]
+    for name in ("stages", "settling"):
+        if not content[name]:
+            del content[name]
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -108,7 +125,10 @@ def read_plan(path: Path) -> Plan:
 
 def _plan(loaded: Mapping[str, Any]) -> Plan:
     _check_form(loaded, _PLAN)
-    _check_form(loaded, _STAGES, needs_all=False)
+    _check_form(loaded, _GROWTH, needs_all=False)
+    settling = loaded.get("settling")
+    if settling is not None:
+        _check_form(settling, _SETTLING, "settling.")
     return Plan(
         name=loaded["name"],
         command=tuple(loaded["command"]),
@@ -119,11 +139,13 @@ def _plan(loaded: Mapping[str, Any]) -> Plan:
         processes_per_run=loaded["processes_per_run"],
         cells=tuple(_cell(entry, f"cells.{n}.") for n, entry in enumerate(loaded["cells"])),
         stages=tuple(loaded.get("stages", ())),
+        settling=settling and Settling(settling["max_seeds"], float(settling["margin"])),
     )
 
 
 def _arm(entry: Mapping[str, Any], where: str) -> Arm:
     _check_form(entry, _ARM, where)
+    _check_form(entry, _OWN_SEEDS, where, needs_all=False)
     end, selection = entry["alpha_end"], entry.get("selection")
     if selection is not None:
         _check_form(selection, _SELECTION, f"{where}selection.")
@@ -138,6 +160,7 @@ def _arm(entry: Mapping[str, Any], where: str) -> Arm:
         overrides=entry["overrides"],
         selected_from=tuple(entry["selected_from"] or ()),
         selection=selection,
+        seeds=None if "seeds" not in entry else tuple(entry["seeds"]),
     )
 
 
@@ -172,6 +195,9 @@ def _check(plan: Plan) -> None:
         seeds[cell.arm].append(cell.seed)
     tuning = {arm.name for arm in plan.arms if arm.kind == TUNING}
     for arm in plan.arms:
+        _check_once(f"seeds of arm {arm.name!r:.60},", arm.seeds or ())
+        if not set(plan.seeds).issuperset(arm.seeds or ()):
+            raise ValueError(f"arm {arm.name!r:.60} has seeds that the study has not")
         if sorted(seeds[arm.name]) != sorted(plan.seeds_of(arm)):
             raise ValueError(f"arm {arm.name!r:.60} has cells of other seeds than the study")
         is_tuned = bool(arm.selected_from) and tuning.issuperset(arm.selected_from)

@@ -1,6 +1,7 @@
 """The command line and the study.yaml of `sgt study run`."""
 
 import argparse
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.files.yaml_files import read_settings
 from softmax_gradient_tampering.recipes.catalogue import recipe_path
 from softmax_gradient_tampering.studies.plan.design import (
     StudyOptions,
     make_plan,
     shared_settings,
 )
-from softmax_gradient_tampering.studies.plan.plan import Plan
-from softmax_gradient_tampering.terminal.parser import ArgumentParser, nearest
+from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN, Plan, Settling
+from softmax_gradient_tampering.studies.plan.study_file import TRAIN_KEY, read_study_file
+from softmax_gradient_tampering.terminal.parser import ArgumentParser
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 
-# Of study.yaml, besides the flags: the training flags, as a mapping.
-_TRAIN_KEY = "train"
 _MAX_SEEDS = 100_000
+# A sequence has no interval before five pairs: a study that is to be settled begins with those.
+_FIRST_SEEDS, _LEAST_SEEDS = 5, 3
 _NAME = re.compile(r"[\w][\w.-]*")
 
 
@@ -53,12 +54,11 @@ def parse_run(argv: Sequence[str]) -> RunRequest:
     given = vars(_parser().parse_args(own))
     if "config" in given:
         path = Path(given.pop("config"))
-        from_file = _load(path)
-        words = _words(from_file.pop(_TRAIN_KEY, {}), path)
+        from_file, words = read_study_file(path, _parser())
         try:
             parse_arguments(words, find_recipe=recipe_path)
         except UserError as error:
-            raise UserError(f"{path}: {_TRAIN_KEY}: {error}") from error
+            raise UserError(f"{path}: {TRAIN_KEY}: {error}") from error
         training = [*words, *training]
         given = {**from_file, **given}
     name = given.pop("name", None)
@@ -66,20 +66,42 @@ def parse_run(argv: Sequence[str]) -> RunRequest:
         raise UserError("--name NAME is missing, the folder of the study in --output")
     check_name(name)
     settings = shared_settings(training, parse_arguments(training, find_recipe=recipe_path))
+    settling = _settling(given)
+    num_seeds = 10 if settling is None else min(_FIRST_SEEDS, settling.max_seeds)
     options = StudyOptions(
         name=name,
         alphas=given.get("alphas", (1.0, 0.25)),
-        seeds=given.get("seeds", tuple(range(10))),
+        seeds=given.get("seeds", tuple(range(num_seeds))),
         tuning_seeds=given.get("tuning_seeds"),
         controls=given.get("controls", ()),
         grid=dict(given.get("grid", ())) or None,
         alpha_schedules=given.get("alpha_schedules", ()),
         holdout=given.get("holdout", 0.2),
         processes_per_run=given.get("processes_per_run", 1),
+        settling=settling,
         command=["sgt", "study", "run", *argv],
     )
     path = Path(given.get("output", "output/study")) / name
     return RunRequest(make_plan(options, settings), path, given.get("jobs"), given.get("threads"))
+
+
+def _settling(given: Mapping[str, Any]) -> Settling | None:
+    """What --until-settled and its two flags ask for.
+
+    Raises:
+        UserError: one of the two stands alone, or asks for nothing that can be settled.
+    """
+    if not given.get("until_settled"):
+        for name in ("max_seeds", "margin"):
+            if name in given:
+                raise UserError(f"--{name.replace('_', '-')} belongs to --until-settled; add that")
+        return None
+    settling = Settling(given.get("max_seeds", 40), given.get("margin", DEFAULT_MARGIN))
+    if settling.max_seeds < _LEAST_SEEDS:
+        raise UserError(f"--max-seeds {settling.max_seeds}: must be at least {_LEAST_SEEDS}")
+    if not 0 < settling.margin < math.inf:
+        raise UserError(f"--margin {settling.margin:g}: must be above 0, in points of accuracy")
+    return settling
 
 
 def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -178,7 +200,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds",
         type=seed_list,
-        help="train every arm with this many seeds, from 0 on, or with these: 3,5,8 [10]",
+        help="train every arm with this many seeds, from 0 on, or with these: 3,5,8 [10; with "
+        "--until-settled, 5 to begin with]",
+    )
+    parser.add_argument(
+        "--until-settled",
+        action="store_true",
+        help="add seeds until every tampered arm is settled: it differs from ordinary training, "
+        "or its interval lies within the margin [off]",
+    )
+    parser.add_argument(
+        "--max-seeds", type=int, metavar="N", help="add seeds up to N of an arm [40]"
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        metavar="POINTS",
+        help="count differences of accuracy within this many points as none [0.5]",
     )
     parser.add_argument(
         "--controls",
@@ -214,55 +252,3 @@ def _parser() -> argparse.ArgumentParser:
         help="above 1, train every run as a torchrun job of N processes [1]",
     )
     return parser
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """The values of a study.yaml, as the parser would have given them."""
-    loaded = read_settings(path)
-    training = loaded.pop(_TRAIN_KEY, None) or {}
-    parser = _parser()
-    known = {action.dest: action for action in parser._actions} | {_TRAIN_KEY: None}
-    words = []
-    for key, value in loaded.items():
-        name = str(key).replace("-", "_")
-        if name not in known or name in ("config", "help"):
-            raise UserError(f"{path}: unknown key {key!r}{nearest(name, known)}")
-        words += [f"--{name.replace('_', '-')}", *_texts(name, value, f"{path}: {key}")]
-    try:
-        return {**vars(parser.parse_args(words)), _TRAIN_KEY: training}
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def _texts(name: str, value: Any, where: str) -> list[str]:
-    """A value of study.yaml as words of a command line."""
-    if name == "grid":
-        if not isinstance(value, Mapping):
-            raise UserError(f"{where}: expected `flag: [value, value]` lines, got {value!r:.60}")
-        lines = value.items()
-        return [f"{flag}={','.join(map(str, _list(values)))}" for flag, values in lines]
-    if name in ("seeds", "tuning_seeds") and isinstance(value, list):
-        return [",".join(map(str, value)) + ","]
-    if value is None or isinstance(value, Mapping | bool):
-        raise UserError(f"{where}: expected a value, got {value!r:.60}")
-    return [str(item) for item in _list(value)]
-
-
-def _words(training: Any, path: Path) -> list[str]:
-    """The training flags of a study.yaml as words of a command line."""
-    if not isinstance(training, Mapping):
-        raise UserError(f"{path}: {_TRAIN_KEY}: expected `flag: value` lines, got {training!r:.60}")
-    words = []
-    for key, value in training.items():
-        flag = str(key).replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, Mapping):
-            raise UserError(f"{path}: {_TRAIN_KEY}: {key}: expected a value, got {value!r:.60}")
-        elif value is not None:
-            words += [f"--{flag}", *map(str, _list(value))]
-    return words
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

@@ -38,15 +38,27 @@ METHOD = (
     "does not, something is wrong. Tuned: the baseline with its own learning rate and weight "
     "decay, chosen on held-out training data; a gain that this one has as well needs no tampering.",
 )
-STATISTICS = (
+PAIRS = (
     "Runs of one seed share split, initial weights, order and augmentation, so arms are compared "
-    "seed by seed. The interval is Student's t of the differences; beside its test stand the exact "
-    "sign test and the sign-flip permutation test, which assume less and need more seeds. Holm's "
-    "correction is over the tampered and scheduled arms. Helps and hurts: the corrected p of the t "
-    "test and the p of the permutation test are below 0.05. Suggests: the t test's alone is, or "
-    "seeds were added. Diverges: more of its runs diverged than of the reference's; differences "
-    "are those of the survivors. No difference: the 95 % interval lies within ±{margin:g} points. "
-    "Else inconclusive."
+    "seed by seed."
+)
+FIXED = (
+    "The seeds were fixed in one plan. The interval is Student's t of the differences; beside its "
+    "test stand the exact sign test and the sign-flip permutation test, which assume less and need "
+    "more seeds. Helps and hurts: the corrected p of the t test and the p of the permutation test "
+    "are below 0.05. Suggests: that of the t test alone is."
+)
+SEQUENTIAL = (
+    "Seeds are added to this study as its results come in. Its interval is that of a confidence "
+    "sequence of the differences, its p is 1 / E of their e-value: for normal differences both "
+    "hold however often one looks and whenever one stops. Beside them stand the exact sign test "
+    "and the sign-flip permutation test, which take the number of seeds as fixed. Helps and hurts: "
+    "the corrected 1 / E is below 0.05."
+)
+VERDICTS = (
+    "Holm's correction is over the tampered and scheduled arms. Diverges: more of its runs "
+    "diverged than of the reference's; differences are those of the survivors. No difference: the "
+    "95 % interval lies within ±{margin:g} points. Else inconclusive."
 )
 LIMITS = (
     "The intervals are over seeds: over initial weights, order and augmentation, on one split of "
@@ -54,12 +66,20 @@ LIMITS = (
     "Accuracy is that of the last epoch, on the set that was evaluated after every epoch. No epoch "
     "was chosen by it; if the settings were, the numbers flatter every arm alike or the one that "
     "they were chosen for.",
+    "The number of seeds that would settle a comparison takes mean and spread as known. At that "
+    "number the odds are about even; twice as many give about four in five.",
+)
+LIMITS_FIXED = (
     "The t interval takes the differences as roughly normal. With few seeds that cannot be "
     "checked; where the t test and the permutation test disagree, believe the more cautious one.",
     "Looking at a study while it runs and stopping when the verdict pleases makes its p values "
-    "too small.",
-    "The number of seeds that would settle a comparison takes mean and spread as known. At that "
-    "number the odds are about even; twice as many give about four in five.",
+    "too small. Seeds that are added turn it into a sequence, which allows for that.",
+)
+LIMITS_SEQUENTIAL = (
+    "The sequence promises what it does of normal differences. Of skewed ones it says helps or "
+    "hurts too often: where there is no effect in 12 to 13 % of studies, in place of 5 %, if the "
+    "differences are centred exponential ones and 100 seeds are watched. The sign test and the "
+    "permutation test beside it assume less, and take the number of seeds as fixed.",
 )
 
 
@@ -192,8 +212,14 @@ def _result_section(results: Results, differences: FigureBlock | None) -> Markup
         _equivalents(results),
         None if differences is None else figure(differences),
         tables.selection_table(results),
-        element("p", STATISTICS.format(margin=results.margin), class_="note"),
+        element("p", _statistics(results), class_="note"),
     )
+
+
+def _statistics(results: Results) -> str:
+    """How the verdicts were reached."""
+    rule = SEQUENTIAL if results.study.is_sequential else FIXED
+    return f"{PAIRS} {rule} {VERDICTS.format(margin=results.margin)}"
 
 
 def _equivalents(results: Results) -> Markup | None:
@@ -239,7 +265,8 @@ def _reproduction_section(results: Results) -> Markup | None:
 def _limits_section(results: Results) -> Markup | None:
     if results.study.kind != "study":
         return None
-    items = (element("li", text) for text in LIMITS)
+    own = LIMITS_SEQUENTIAL if results.study.is_sequential else LIMITS_FIXED
+    items = (element("li", text) for text in (*own, *LIMITS))
     return _section("What this does not show", element("ul", *items))
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
 from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
-from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN
 from softmax_gradient_tampering.studies.report.files import write_tables
 from softmax_gradient_tampering.studies.report.page import NUM_FIGURES, build_page
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
@@ -18,7 +17,7 @@ Progress = Callable[[str, int, int], None]
 def write_report(
     path: Path,
     output: Path | None = None,
-    margin: float = DEFAULT_MARGIN,
+    margin: float | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write the report of a study, a run folder or a summary.csv.
@@ -30,7 +29,8 @@ def write_report(
         path: of a study folder, a run folder or a summary.csv.
         output: the HTML file; report.html in the folder, or beside the summary.csv, when not
             given. Its CSV and JSON files stand beside it.
-        margin: points of accuracy, above 0; smaller differences count as none.
+        margin: points of accuracy, above 0; smaller differences count as none. That of the
+            study, or 0.5, when not given.
         progress: called with what is being done, steps done and steps in all.
 
     Returns:
@@ -39,7 +39,7 @@ def write_report(
     Raises:
         UserError: the path is none of the three, cannot be read, or nothing can be written.
     """
-    if not margin > 0:
+    if margin is not None and not margin > 0:
         raise UserError(f"--margin {margin:g}: must be above 0, in points of accuracy")
     output = output or (path.parent if path.is_file() else path) / "report.html"
     if output.suffix.lower() not in (".html", ".htm"):

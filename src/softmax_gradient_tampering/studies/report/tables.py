@@ -28,7 +28,6 @@ WORDS = {
     "folder",
     "reason",
 }
-_DIFFERENCE_HEAD = ("points", "verdict", "Holm", "t test", "sign", "permutation")
 _DIFFERENCE_GROUPS = (("difference", 2), ("p", 4))
 
 
@@ -80,7 +79,7 @@ def result_table(results: Results) -> Markup:
     head = ["arm", "alpha", "seeds", "train (%)", "test (%)"]
     groups = [("", 3), ("accuracy", 2)]
     if other is not None:
-        head += _DIFFERENCE_HEAD
+        head += _difference_head(results)
         groups += _DIFFERENCE_GROUPS
     rows = []
     for name, result in results.arms.items():
@@ -98,8 +97,13 @@ def result_table(results: Results) -> Markup:
         caption += f" Differences are from {other.arm.name}, paired by seed."
         if any(_has_no_spread(result.comparison(other)) for result in results.arms.values()):
             caption += (
-                " Where all pairs differ by the same there is no t test and no interval to trust; "
-                "Holm's p is then of the permutation test."
+                f" Where all pairs differ by the same there is no {_test(results)} and no interval "
+                "to trust; Holm's p is then of the permutation test."
+            )
+        if results.study.is_sequential:
+            caption += (
+                " The intervals of the differences are a confidence sequence's; those of the "
+                "accuracies are Student's, which take the number of seeds as fixed."
             )
     return table(head, rows, caption, "results", groups)
 
@@ -116,7 +120,7 @@ def tuned_table(results: Results) -> Markup | None:
     ]
     caption = f"Test accuracy less that of the tuned baseline, {tuned.arm.name}, paired by seed."
     groups = [("", 1), *_DIFFERENCE_GROUPS]
-    return table(["arm", *_DIFFERENCE_HEAD], rows, caption, "against-tuned", groups)
+    return table(["arm", *_difference_head(results)], rows, caption, "against-tuned", groups)
 
 
 def selection_table(results: Results) -> Markup | None:
@@ -264,10 +268,28 @@ def _difference_cells(result: ArmResult, other: ArmResult) -> list[Markup]:
         _plus_minus(comparison.mean, half_width, 2, source, "difference", sign=True),
         element("td", _verdict(comparison), class_="verdict"),
         _numeric(p_value(comparison.p_holm), f"{source}|p_holm"),
-        _numeric("–") if comparison.sd == 0 else _numeric(p_value(comparison.p_t), f"{source}|p_t"),
+        _first_test(comparison, source),
         _numeric(p_value(comparison.p_sign), f"{source}|p_sign"),
         _numeric(permutation, f"{source}|p_permutation"),
     ]
+
+
+def _test(results: Results) -> str:
+    """The test that the verdicts rest on, in the table's words."""
+    return "1 / E" if results.study.is_sequential else "t test"
+
+
+def _difference_head(results: Results) -> tuple[str, ...]:
+    return ("points", "verdict", "Holm", _test(results), "sign", "permutation")
+
+
+def _first_test(comparison: Comparison, source: str) -> Markup:
+    """The p of the t test, or 1 / E of a sequence; a dash without any spread."""
+    if comparison.sd == 0:
+        return _numeric("–")
+    if comparison.is_sequential:
+        return _numeric(p_value(comparison.p_anytime), f"{source}|p_anytime")
+    return _numeric(p_value(comparison.p_t), f"{source}|p_t")
 
 
 def _has_no_spread(comparison: Comparison | None) -> bool:

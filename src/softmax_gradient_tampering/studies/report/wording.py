@@ -3,7 +3,7 @@
 import math
 
 from softmax_gradient_tampering.studies.analysis.comparison import Results, count_states
-from softmax_gradient_tampering.studies.analysis.statistics import CONFIDENCE, LEVEL, half_width
+from softmax_gradient_tampering.studies.analysis.statistics import CONFIDENCE, LEVEL
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
 from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.results.collect import Study
@@ -109,10 +109,9 @@ def agreement_sentence(results: Results, name: str) -> str | None:
 
 
 def doubt_phrase(comparison: Comparison) -> str:
-    """Why a claim is to be doubted: by the permutation test, or as seeds were added."""
-    if comparison.is_borne_out:
-        is_weak = comparison.verdict in (Verdict.SUGGESTS_GAIN, Verdict.SUGGESTS_HARM)
-        return "; seeds were added after the first ones had been seen" if is_weak else ""
+    """Why a claim is to be doubted: by the permutation test. A sequence stands alone."""
+    if comparison.is_borne_out or comparison.is_sequential:
+        return ""
     if 2.0 ** (1 - comparison.num_pairs) >= LEVEL:
         return "; too few seeds for the permutation test to bear it out"
     return f"; the permutation test does not bear it out, p = {p_value(comparison.p_permutation)}"
@@ -139,9 +138,13 @@ def interval_phrase(comparison: Comparison, num_arms: int = 1) -> str:
     pairs = plural(comparison.num_pairs, "seed")
     if comparison.num_pairs < 2:
         return f" ({pairs})"
-    if not comparison.has_interval:
+    if comparison.sd == 0:
         return f" ({pairs}, all of them equal)"
-    half = half_width(comparison.sd, comparison.num_pairs, 1 - (1 - CONFIDENCE) / num_arms)
+    half = comparison.half_width_at(1 - (1 - CONFIDENCE) / num_arms)
+    if math.isinf(half):
+        return f" ({pairs}, too few for a confidence sequence)"
     low, high = (number(v, 2, sign=True) for v in (comparison.mean - half, comparison.mean + half))
     for_all = f" for the largest of {num_arms} arms" if num_arms > 1 else ""
+    if comparison.is_sequential:
+        return f" (95 % confidence sequence{for_all} {low} to {high} after {pairs})"
     return f" (95 % interval{for_all} {low} to {high}, {pairs})"

@@ -56,7 +56,8 @@ class Study:
         cells: of all arms and seeds, in the plan's order.
         agreements: of every equivalent arm's name, by seed.
         notes: what a reader should know of the folder, a sentence each.
-        has_grown: whether seeds were added after the first ones had been seen.
+        is_sequential: whether the number of seeds depends on what the first ones showed.
+        margin: points of accuracy that the study is settled by; None where that was not asked.
     """
 
     path: Path
@@ -67,7 +68,8 @@ class Study:
     cells: tuple[StudyCell, ...]
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    has_grown: bool = False
+    is_sequential: bool = False
+    margin: float | None = None
 
     def finished(self, arm: Arm) -> dict[int, RecordedRun]:
         """An arm's finished runs by seed."""
@@ -82,12 +84,16 @@ class Study:
         return next((arm for arm in self.arms if arm.kind == kind), None)
 
 
-def collect(path: Path, after_cell: AfterCell | None = None) -> Study:
+def collect(
+    path: Path, after_cell: AfterCell | None = None, with_predictions: bool = True
+) -> Study:
     """Read a study folder, a run folder or a summary.csv.
 
     Args:
         path: of one of the three.
         after_cell: called after every cell with the cells done and the cells in all.
+        with_predictions: whether to measure the predictions of a study's runs, which takes most
+            of the time.
 
     Raises:
         UserError: it is none of the three, or what it needs cannot be read.
@@ -97,7 +103,7 @@ def collect(path: Path, after_cell: AfterCell | None = None) -> Study:
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder; give a study, a run or a summary.csv")
     if (path / FILE_NAME).exists():
-        return _collect_study(open_study(path), after_cell)
+        return _collect_study(open_study(path), after_cell, with_predictions)
     if (path / "summary.csv").exists():
         return _collect_run(path)
     raise UserError(
@@ -141,11 +147,14 @@ def _single(run: RunFiles, kind: str, name: str) -> Study:
     return Study(run.path, kind, name, command, (arm,), (StudyCell(cell, state, "", measured),))
 
 
-def _collect_study(folder: StudyFolder, after_cell: AfterCell | None) -> Study:
+def _collect_study(
+    folder: StudyFolder, after_cell: AfterCell | None, with_predictions: bool
+) -> Study:
     plan, notes = folder.plan, [*_notes(folder)]
     cells: dict[Cell, StudyCell] = {}
     found: dict[Cell, Agreement] = {}
-    for number, each in enumerate(_read_cells(folder, found, notes), start=1):
+    read = _read_cells(folder, found, notes) if with_predictions else _read_tables(folder)
+    for number, each in enumerate(read, start=1):
         cells[each.cell] = each
         if after_cell is not None:
             after_cell(number, len(plan.cells))
@@ -163,7 +172,8 @@ def _collect_study(folder: StudyFolder, after_cell: AfterCell | None) -> Study:
         cells=tuple(cells[cell] for cell in plan.cells),
         agreements=agreements,
         notes=tuple(notes),
-        has_grown=bool(plan.stages),
+        is_sequential=plan.is_sequential,
+        margin=None if plan.settling is None else plan.settling.margin,
     )
 
 
@@ -173,9 +183,8 @@ def _notes(folder: StudyFolder) -> Iterator[str]:
     if plan.stages:
         before = " and ".join(map(str, plan.stages))
         yield (
-            f"Seeds were added to this study after its first {before}. "
-            "If that was done because of what those showed, the p values and intervals promise "
-            "more than they hold: they take the number of seeds to be fixed beforehand"
+            f"Seeds were added to this study after its first {before}. Its intervals and the p "
+            "values of its verdicts are those of a sequence, which holds however often one looks"
         )
     strays = _folders(folder.cells_path) - {cell.id for cell in plan.cells}
     if strays:
@@ -216,6 +225,18 @@ def _read_cells(
                     _compare(last, record, plan.arm(cell.arm).alpha, agreements, notes)
                 done[cell.id] = _measure(record, plan.arm(cell.arm).logit_scale)
             yield replace(done[cell.id], cell=cell)
+
+
+def _read_tables(folder: StudyFolder) -> Iterator[StudyCell]:
+    """Read the cells of a study, without what their predictions say."""
+    done: dict[str, StudyCell] = {}
+    for cell in folder.plan.cells:
+        if cell.id not in done:
+            record = folder.read(cell)
+            if record.run is not None:
+                record = replace(record, run=replace(record.run, predictions=None))
+            done[cell.id] = _measure(record, 1.0)
+        yield replace(done[cell.id], cell=cell)
 
 
 def _followed_arms(plan: Plan) -> dict[str, str]:

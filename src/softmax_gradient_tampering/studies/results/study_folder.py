@@ -8,6 +8,7 @@ from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
+from softmax_gradient_tampering.studies.plan.growth import merge
 from softmax_gradient_tampering.studies.plan.plan import Cell, Plan, State
 from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME, read_plan, to_json
 from softmax_gradient_tampering.studies.results import claims
@@ -44,9 +45,7 @@ class StudyFolder:
     def read(self, cell: Cell) -> CellRecord:
         """What has become of a cell; each of its files is read once."""
         record = read_cell(self.cell_path(cell), cell, self.plan.settings_of(cell))
-        may_run = record.state in (
-            *(State.DIVERGED, State.FAILED, State.UNFINISHED, State.MISSING),
-        )
+        may_run = record.state in (State.FAILED, State.UNFINISHED, State.MISSING)
         if may_run and claims.is_held(self.lock_path(cell)):
             return CellRecord(cell, State.RUNNING)
         return record
@@ -78,7 +77,7 @@ class StudyFolder:
         self.plan = read_plan(self.path / FILE_NAME)
 
     def rewrite(self, plan: Plan) -> None:
-        """Write plan.json anew, a selection made."""
+        """Write plan.json anew, with settings chosen or seeds added."""
         write_text(self.path / FILE_NAME, to_json(plan))
         self.plan = plan
 
@@ -99,15 +98,14 @@ def create_study(path: Path, plan: Plan) -> StudyFolder:
             raise UserError(f"{path}: cannot be made ({error})") from error
         _write_once(existing, to_json(plan))
     study = open_study(path)
-    if study.plan.is_same_study(plan):
-        return study
-    extended = study.plan.with_seeds_of(plan)
-    if extended is None:
+    merged = merge(study.plan, plan)
+    if merged is None:
         raise UserError(
             f"{path} holds another study of that name: {difference(study.plan, plan)}; choose "
             "another --name"
         )
-    study.rewrite(extended)
+    if merged != study.plan:
+        study.rewrite(merged)
     return study
 
 

@@ -59,9 +59,10 @@ def differences_figure(results: Results) -> FigureBlock | None:
             panels.append(_differences_panel(results, other, what, rows[:MAX_ROWS]))
     if not panels:
         return None
+    interval = "confidence sequence" if results.study.is_sequential else "interval"
     caption = (
         "Each dot is a seed: the test accuracy of the arm less that of the reference, after the "
-        "last epoch. Beside it the mean and its 95 % interval. The grey band is the margin: "
+        f"last epoch. Beside it the mean and its 95 % {interval}. The grey band is the margin: "
         f"differences within ±{results.margin:g} points count as none."
     )
     return FigureBlock("differences", "Paired differences, seed by seed", caption, panels)
@@ -144,7 +145,7 @@ def _differences_panel(
             dots = list(comparison.differences.values())[:MAX_DOTS]
             axes.plot(dots, [place + 0.17] * len(dots), linestyle="none", marker="o", alpha=0.5,
                       markersize=3.2, color=style.color, markeredgewidth=0)  # fmt: skip
-            half = None if math.isnan(comparison.half_width) else comparison.half_width
+            half = comparison.half_width if comparison.has_interval else None
             axes.errorbar([comparison.mean], [place - 0.15], xerr=half, capsize=2.5, elinewidth=1.4,
                           **style.line)  # fmt: skip
         axes.set_yticks(range(len(rows)), [short(result.arm.name) for result in rows])
@@ -154,7 +155,8 @@ def _differences_panel(
         axes.set(xlabel="difference in test accuracy (points)", title=f"arm less {what}")
 
     means = ", ".join(
-        f"{result.arm.name} {comparison.mean:+.2f} ± {comparison.half_width:.2f}"
+        f"{result.arm.name} {comparison.mean:+.2f}"
+        + (f" ± {comparison.half_width:.2f}" if comparison.has_interval else "")
         for result in rows
         if (comparison := result.comparison(other))
     )
