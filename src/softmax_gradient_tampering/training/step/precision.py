@@ -30,16 +30,22 @@ class Precision:
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Step the optimizer; returns whether an overflow made it skip the step.
 
-        The scaler reads the overflow from the device before it steps, so that asking for
-        the scale afterwards costs no further synchronisation.
+        The scaler reads the overflow from the device before it steps, the one synchronisation
+        of a step in float16. Whether it then called the optimizer, the optimizer knows.
         """
         if not self.scaler.is_enabled():
             optimizer.step()
             return False
-        before = self.scaler.get_scale()
-        self.scaler.step(optimizer)
+        has_stepped = False
+
+        def note(*_: object) -> None:
+            nonlocal has_stepped
+            has_stepped = True
+
+        with optimizer.register_step_post_hook(note):
+            self.scaler.step(optimizer)
         self.scaler.update()
-        return self.scaler.get_scale() < before
+        return not has_stepped
 
     def scale(self, loss: Tensor) -> Tensor:
         return self.scaler.scale(loss) if self.scaler.is_enabled() else loss
