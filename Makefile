@@ -1,13 +1,16 @@
 # make demo   a study of handwritten digits, with and without tampering, and its report
 # make test   lint, types, doctests, README blocks, tests
 # make test-loss, test-training, test-data, test-studies ...   the tests of one room
+# make slow   the tests that make test leaves out, but for those of make faults
 # make faults runs that are killed at every moment, resumed and compared
+# make chaos  the same with faults drawn by a seed, as long as is asked for
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MINUTES ?= 60
 
-.PHONY: demo test test-versions lint types pytest faults fuzz bench bench-page bench-gpu architecture clean
+.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page bench-gpu architecture clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -33,12 +36,19 @@ test-%: $(STAMP)-dev
 test-versions: $(STAMP)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/versions.py
 
+# Products of many cases, each of which make test tries a part of.
+slow: $(STAMP)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/faults -m slow --durations=10
+
 # Kills, full disks and lost processes, all of them: some ten minutes.
 faults: $(STAMP)-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -m "slow or not slow" --durations=0
 
+# Configurations and faults drawn by seed, each run resumed and compared; MINUTES=0 is one seed.
+chaos: $(STAMP)-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.chaos --minutes $(MINUTES) $(addprefix --seed=,$(SEED))
+
 # Hostile command lines, YAML, names and checkpoints, made anew as long as is asked for.
-MINUTES ?= 60
 fuzz: $(STAMP)-dev
 	$(BIN)/python tests/training/fuzz.py --minutes $(MINUTES)
 

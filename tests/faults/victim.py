@@ -27,6 +27,7 @@ from tests.faults.processes import children
 # A function that is called at the moment, and what its first argument's text holds.
 MOMENTS: dict[str, tuple[Any, str, str]] = {
     "set-up": (setup, "create_loss", ""),
+    "load": (torch, "load", ""),
     "forward": (Trainer, "_add_gradient", ""),
     "update": (Trainer, "_update", ""),
     "evaluation": (evaluation, "logit_statistics", ""),
@@ -40,8 +41,8 @@ MOMENTS: dict[str, tuple[Any, str, str]] = {
 }
 
 
-def arm(moment: str, passes: int, number: int) -> None:
-    """Send this process a signal when the moment has passed unharmed that often."""
+def arm(moment: str, passes: int, act: Callable[[], None]) -> None:
+    """Do something when the moment has passed unharmed that often."""
     module, name, part = MOMENTS[moment]
     original: Callable[..., Any] = getattr(module, name)
     calls = 0
@@ -49,13 +50,17 @@ def arm(moment: str, passes: int, number: int) -> None:
     def hit(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         if part in str(args[0]):
-            if calls == passes:
-                target = os.getpid() if number > 0 else children(os.getpid())[0]
-                os.kill(target, abs(number))
             calls += 1
+            if calls == passes + 1:
+                act()
         return original(*args, **kwargs)
 
     setattr(module, name, hit)
+
+
+def strike(number: int) -> None:
+    """Send this process a signal, or its oldest child where the number is negative."""
+    os.kill(os.getpid() if number > 0 else children(os.getpid())[0], abs(number))
 
 
 def victim(arguments: Sequence[str]) -> NoReturn:
@@ -63,7 +68,7 @@ def victim(arguments: Sequence[str]) -> NoReturn:
     moment, passes, number, rank, *words = arguments
     is_hit = os.environ.get("RANK", "0") == rank
     if is_hit and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-        arm(moment, int(passes), int(number))
+        arm(moment, int(passes), partial(strike, int(number)))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's child may lack
     sys.exit(run_command("train.py", partial(main, program="train.py"), words))
 

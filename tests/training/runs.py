@@ -52,9 +52,9 @@ def assert_same_run(one: Path, other: Path) -> None:
     """Assert that two run folders are equal in all that an equal run may not differ in."""
     rows, expected = read_summary(one / "summary.csv"), read_summary(other / "summary.csv")
     drop: Row = {"images_per_s": None}
-    assert [row | drop for row in rows] == [row | drop for row in expected]
-    names = {path.name for path in one.iterdir()}
-    assert names == {path.name for path in other.iterdir()}
+    assert [row | drop for row in rows] == [row | drop for row in expected], (rows, expected)
+    names, expected_names = ({path.name for path in folder.iterdir()} for folder in (one, other))
+    assert names == expected_names, names ^ expected_names
     for name in sorted(names):
         if name.endswith(".pth.tar"):
             assert_same(_comparable(one / name), _comparable(other / name), name)

@@ -1,13 +1,13 @@
 """What process 0 writes of a run, from its first moment to its last."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from softmax_gradient_tampering.files.whole import remove
 from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFolder
 from softmax_gradient_tampering.training.checkpoint.state import Circumstances, RunState
 from softmax_gradient_tampering.training.config.arguments import to_mapping
@@ -16,6 +16,7 @@ from softmax_gradient_tampering.training.measure.filter_norms import FilterHisto
 from softmax_gradient_tampering.training.measure.predictions import write_predictions
 from softmax_gradient_tampering.training.records import run_files
 from softmax_gradient_tampering.training.records.sinks import Sink, open_sinks
+from softmax_gradient_tampering.training.resume.run_folder import RunFolder
 from softmax_gradient_tampering.training.step.position import Position
 
 
@@ -23,31 +24,31 @@ class Recorder:
     """The run folder, as process 0 writes it.
 
     Args:
-        folder: the run folder.
+        run_folder: the run folder, whose lock this process has.
         circumstances: of the run.
         device_name: what computes, for a person.
         state: of the run, where it starts or goes on.
-        check_folder: called before anything is written; raises UserError if the folder is no
-            longer the one in which the run began.
     """
 
     def __init__(
         self,
-        folder: Path,
+        run_folder: RunFolder,
         circumstances: Circumstances,
         device_name: str,
         state: RunState,
-        check_folder: Callable[[], None],
     ) -> None:
         config = circumstances.config
-        self._folder = folder
-        self._check_folder = check_folder
+        folder = self._folder = run_folder.path
+        self._run_folder = run_folder
         self._args = to_mapping(config, leave_out=NOT_RECORDED)
-        self._checkpoints = CheckpointFolder(folder, config.checkpoint_hist)
+        self._checkpoints = CheckpointFolder(folder, config.checkpoint_hist, run_folder.damaged)
         self._checkpoints.check()
+        self._checkpoints.clear_up()
+        if run_folder.origin is not None and config.start_epoch is None:
+            self._checkpoints.complete_epoch(run_folder.origin, state.position.epoch, state.best)
         self._filter_history: FilterHistory | None = None
         self._sinks: list[Sink] = []
-        (folder / "result.json").unlink(missing_ok=True)
+        remove(folder / "result.json")
         if config.filter_norms:
             self._filter_history = FilterHistory(folder, state.position.epoch)
         self._sinks = open_sinks(config.sinks, folder, self._args)
@@ -59,7 +60,7 @@ class Recorder:
 
     def end_epoch(self, state: RunState, checkpoint: dict[str, Any], model: nn.Module) -> None:
         """Write the row and the checkpoints of an epoch; evaluated, the checkpoint has a metric."""
-        self._check_folder()
+        self._run_folder.check()
         epoch = state.position.epoch
         if self._filter_history is not None:
             self._filter_history.add(epoch, filter_norms(model))
@@ -70,7 +71,7 @@ class Recorder:
 
     def save_recovery(self, checkpoint: dict[str, Any], position: Position) -> None:
         """Write a checkpoint between two optimizer steps."""
-        self._check_folder()
+        self._run_folder.check()
         self._checkpoints.save_recovery(checkpoint, position)
 
     def finish(
@@ -80,7 +81,7 @@ class Recorder:
         predictions: tuple[NDArray[Any], NDArray[Any]] | None,
     ) -> None:
         """Write predictions.npz, then result.json, which means that the run is finished."""
-        self._check_folder()
+        self._run_folder.check()
         if predictions is not None:
             write_predictions(self._folder, *predictions)
         best_epoch, best_metric = state.best[0] if state.best else (None, None)

@@ -69,9 +69,7 @@ class Session:
         )
         self.recorder: Recorder | None = None
         if run_folder.lock is not None:
-            self.recorder = Recorder(
-                folder, setup.circumstances, processes.device_name, state, run_folder.lock.check
-            )
+            self.recorder = Recorder(run_folder, setup.circumstances, processes.device_name, state)
 
     def train(self, after_batch: Callable[[], None]) -> str:
         """Train to the last epoch's end ("finished"), or to --max-steps ("stopped").

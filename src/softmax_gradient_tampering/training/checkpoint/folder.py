@@ -3,14 +3,20 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.files.whole import copy_whole, link_whole, rename, write_whole
+from softmax_gradient_tampering.files.whole import (
+    copy_whole,
+    link_whole,
+    remove,
+    rename,
+    write_whole,
+)
 from softmax_gradient_tampering.training.checkpoint.content import (
     Checkpoint,
     load_checkpoint,
@@ -23,6 +29,8 @@ _KEEP_RECOVERIES = 2
 # ASCII digits only: \d matches digits of any script.
 _KEPT = re.compile(r"checkpoint-[0-9]+\.pth\.tar")
 _RECOVERY = re.compile(r"recovery-[0-9]+-[0-9]+\.pth\.tar")
+# What a program that was killed has not renamed.
+_BEGUN = re.compile(r"\.new\.pth\.tar|\.[a-z0-9_.-]+\.pth\.tar\.tmp")
 
 Best = Sequence[tuple[int, float]]  # (epoch, metric), the best first
 
@@ -34,10 +42,12 @@ class CheckpointFolder:
     Attributes:
         folder: the run folder.
         num_best: how many of the best to keep.
+        damaged: those that `newest` has passed over.
     """
 
     folder: Path
     num_best: int = 1
+    damaged: list[Path] = field(default_factory=list)
 
     def check(self) -> None:
         """Check that checkpoints can be written, before anything is trained.
@@ -53,6 +63,32 @@ class CheckpointFolder:
                     "go on with --resume auto"
                 )
 
+    def clear_up(self) -> None:
+        """Remove what a killed program had begun, and a damaged `last`.
+
+        Otherwise the damaged one would become `previous`, in the place of a whole one.
+        """
+        for path in self._numbered(_BEGUN):
+            remove(path)
+        last = self.folder / "last.pth.tar"
+        if last in self.damaged:
+            remove(last)
+
+    def complete_epoch(self, origin: Path, epoch: int, best: Best) -> None:
+        """Write all checkpoints of an epoch of which one alone is there, and the run goes on.
+
+        The program was killed between them, or the disk has damaged the others.
+
+        Args:
+            origin: the one that is there.
+            epoch: its number, from 1.
+            best: as for `save_epoch`.
+        """
+        named = ("previous.pth.tar", "model_best.pth.tar")
+        if origin.parent == self.folder and (origin.name in named or _KEPT.fullmatch(origin.name)):
+            copy_whole(origin, self._new)
+            self._give_names(epoch, best)
+
     def save_epoch(self, checkpoint: dict[str, Any], epoch: int, best: Best) -> None:
         """Write model_best and checkpoint-<epoch>, if the epoch is among the best, and last.
 
@@ -64,8 +100,16 @@ class CheckpointFolder:
         `last` is written last: a run that is killed before repeats the epoch and these files. The
         checkpoint before stays as `previous`, in case the disk damages the new one.
         """
-        new, last = self.folder / ".new.pth.tar", self.folder / "last.pth.tar"
-        write_whole(new, lambda file: torch.save(checkpoint, file))
+        write_whole(self._new, lambda file: torch.save(checkpoint, file))
+        self._give_names(epoch, best)
+
+    @property
+    def _new(self) -> Path:
+        """A checkpoint that has not got its names yet."""
+        return self.folder / ".new.pth.tar"
+
+    def _give_names(self, epoch: int, best: Best) -> None:
+        last = self.folder / "last.pth.tar"
         kept = {f"checkpoint-{kept}.pth.tar" for kept, _ in best} if self.num_best else set()
         names = ["model_best.pth.tar"] if best and best[0][0] == epoch else []
         names += kept & {f"checkpoint-{epoch}.pth.tar"}
@@ -75,22 +119,22 @@ class CheckpointFolder:
             if number:
                 link_whole(self.folder / names[0], self.folder / name)
             else:
-                copy_whole(new, self.folder / name)
+                copy_whole(self._new, self.folder / name)
         if last.is_file():
             link_whole(last, self.folder / "previous.pth.tar")
-        rename(new, last)
+        rename(self._new, last)
         for path in self._numbered(_KEPT):
             if path.name not in kept:
-                path.unlink()
+                remove(path)
         for path in self.recoveries():
-            path.unlink()
+            remove(path)
 
     def save_recovery(self, checkpoint: dict[str, Any], position: Position) -> None:
         """Write recovery-<epoch>-<step>, and remove all but the newest two."""
         path = self.folder / f"recovery-{position.epoch}-{position.step}.pth.tar"
         write_whole(path, lambda file: torch.save(checkpoint, file))
         for old in self.recoveries()[_KEEP_RECOVERIES:]:
-            old.unlink()
+            remove(old)
 
     def recoveries(self) -> list[Path]:
         """The recovery checkpoints, the newest first."""
@@ -99,7 +143,7 @@ class CheckpointFolder:
     def remove_spares(self) -> None:
         """Remove the checkpoints that a finished run no longer needs."""
         for path in [*self.recoveries(), self.folder / "previous.pth.tar"]:
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def newest(self, opened: Checkpoint | None = None) -> Checkpoint | None:
         """The newest whole checkpoint; damaged ones are named and passed over.
@@ -117,11 +161,11 @@ class CheckpointFolder:
             raise UserError(f"{self.folder}: cannot be read ({error})") from error
 
     def _newest(self, opened: Checkpoint | None) -> Checkpoint | None:
-        last = _load_whole(self.folder / "last.pth.tar", opened)
+        last = self._load_whole(self.folder / "last.pth.tar", opened)
         for path in self.recoveries():
             if last is not None and _numbers(path)[0] < place(last.content)[0]:
                 break  # of the epoch before
-            recovery = _load_whole(path, opened)
+            recovery = self._load_whole(path, opened)
             if recovery is not None:
                 return recovery
         if last is not None:
@@ -131,7 +175,20 @@ class CheckpointFolder:
             *self._numbered(_KEPT),
             self.folder / "model_best.pth.tar",
         ]
-        return next((found for path in older if (found := _load_whole(path, opened))), None)
+        return next((found for path in older if (found := self._load_whole(path, opened))), None)
+
+    def _load_whole(self, path: Path, opened: Checkpoint | None) -> Checkpoint | None:
+        """A checkpoint; None where there is none, or where it is damaged, which is reported."""
+        if not (path.exists() or path.is_symlink()):
+            return None
+        if opened is not None and path.exists() and path.samefile(opened.path):
+            return opened
+        try:
+            return Checkpoint(path, load_checkpoint(path))
+        except DamagedCheckpointError as error:
+            print(f"passed over: {error}")
+            self.damaged.append(path)
+            return None
 
     def _numbered(self, name: re.Pattern[str]) -> list[Path]:
         """The files with a name of this form, which only this program gives; the newest first."""
@@ -144,19 +201,6 @@ class CheckpointFolder:
                 if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
             ]
         return sorted((self.folder / name for name in names), key=_numbers, reverse=True)
-
-
-def _load_whole(path: Path, opened: Checkpoint | None) -> Checkpoint | None:
-    """A checkpoint; None where there is none, or where it is damaged, which is reported."""
-    if not (path.exists() or path.is_symlink()):
-        return None
-    if opened is not None and path.exists() and path.samefile(opened.path):
-        return opened
-    try:
-        return Checkpoint(path, load_checkpoint(path))
-    except DamagedCheckpointError as error:
-        print(f"passed over: {error}")
-        return None
 
 
 def _numbers(path: Path) -> list[int]:

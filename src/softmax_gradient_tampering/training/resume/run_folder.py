@@ -36,6 +36,8 @@ class RunFolder:
     Attributes:
         path: the folder.
         checkpoint: to go on from, opened; or None to start afresh.
+        origin: its file; or None.
+        damaged: the folder's checkpoints that were passed over.
         is_finished: whether the run in it is finished, and nothing is to be done.
         rows: of a finished run's summary.csv.
         num_epochs: that a finished run has trained, or None where its result does not say.
@@ -44,6 +46,8 @@ class RunFolder:
 
     path: Path
     checkpoint: Checkpoint | None = None
+    origin: Path | None = None
+    damaged: list[Path] = field(default_factory=list)
     is_finished: bool = False
     rows: list[Row] = field(default_factory=list)
     num_epochs: int | None = None
@@ -53,6 +57,17 @@ class RunFolder:
         """The checkpoint, which is then no longer held: it may be large."""
         checkpoint, self.checkpoint = self.checkpoint, None
         return checkpoint
+
+    def check(self) -> None:
+        """Check, before anything is written, that the folder is still the one that was locked.
+
+        In a process without the lock, which writes nothing, nothing is checked.
+
+        Raises:
+            UserError: it was moved, removed or replaced, or another program has locked it.
+        """
+        if self.lock is not None:
+            self.lock.check()
 
 
 @contextmanager
@@ -70,36 +85,31 @@ def open_run_folder(config: Config, processes: Processes, default_name: str) -> 
         UserError: the folder holds a run and --resume was not given, another program is at work
             in it, or it cannot be made.
     """
-    # What process 0 sends to the others: its refusal, or the folder and the checkpoint's path.
-    told: str | tuple[RunFolder, Path | None] = ""
+    told: str | RunFolder = ""  # what process 0 sends to the others: its refusal, or the folder
     opened: Checkpoint | None = None
     lock = None
     if processes.is_first:
         try:
-            lock, run_folder = _lock_and_decide(config, default_name)
-            opened = run_folder.take_checkpoint()
-            told = run_folder, opened and opened.path
+            lock, told = _lock_and_decide(config, default_name)
+            opened = told.take_checkpoint()
         except UserError as error:
             told = str(error)
     try:
         told = processes.from_first(told)
         if isinstance(told, str):
             raise UserError(told)
-        run_folder, path = told
-        run_folder.lock = lock
-        _check_is_shared(config, processes, run_folder, path)
-        if path is not None:
-            run_folder.checkpoint = opened or Checkpoint(path, load_checkpoint(path))
+        told.lock = lock
+        _check_is_shared(config, processes, told)
+        if told.origin is not None:
+            told.checkpoint = opened or Checkpoint(told.origin, load_checkpoint(told.origin))
         opened = None
-        yield run_folder
+        yield told
     finally:
         if lock is not None:
             lock.release()
 
 
-def _check_is_shared(
-    config: Config, processes: Processes, run_folder: RunFolder, path: Path | None
-) -> None:
+def _check_is_shared(config: Config, processes: Processes, run_folder: RunFolder) -> None:
     """Refuse a folder on disks of the hosts' own: a run would start over, or wait for ever.
 
     Raises:
@@ -107,6 +117,7 @@ def _check_is_shared(
     """
     if not config.resume and not is_restart():
         return
+    path = run_folder.origin
     sees = bool(_checkpoints(run_folder.path)) if path is None else path.exists()
     hosts = processes.gather((socket.gethostname(), sees))
     if path is None and not hosts[0][1]:  # else none is whole, which has been said
@@ -150,17 +161,18 @@ def _lock_and_decide(config: Config, default_name: str) -> tuple[FolderLock | No
         )
     lock = FolderLock(folder)
     try:
-        return lock, RunFolder(folder, _decide(config, folder, goes_on))
+        return lock, _decide(config, folder, goes_on)
     except UserError:
         lock.release()
         raise
 
 
-def _decide(config: Config, folder: Path, goes_on: bool) -> Checkpoint | None:
+def _decide(config: Config, folder: Path, goes_on: bool) -> RunFolder:
     """The checkpoint to go on from, once it is known that the folder may be written to."""
+    checkpoints = CheckpointFolder(folder)
     checkpoint = None
     if goes_on:
-        checkpoint = newest_checkpoint(config.output, folder.name)
+        checkpoint = checkpoints.newest()
         if checkpoint is None and _checkpoints(folder):
             print(as_printable(f"{folder}: no checkpoint is whole; the run starts anew over them"))
     elif config.resume:
@@ -170,8 +182,8 @@ def _decide(config: Config, folder: Path, goes_on: bool) -> Checkpoint | None:
             raise UserError(f"--resume {path}: no such file")
         checkpoint = Checkpoint(path, load_checkpoint(path))
     if _holds_run(folder) and not goes_on:
-        _check_goes_on(folder, checkpoint)
-    return checkpoint
+        _check_goes_on(checkpoints, checkpoint)
+    return RunFolder(folder, checkpoint, checkpoint and checkpoint.path, checkpoints.damaged)
 
 
 def _check_path(path: Path, flag: str) -> None:
@@ -231,8 +243,9 @@ def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*.pth.tar") if not path.name.startswith(".")]
 
 
-def _check_goes_on(folder: Path, checkpoint: Checkpoint | None) -> None:
+def _check_goes_on(checkpoints: CheckpointFolder, checkpoint: Checkpoint | None) -> None:
     """Refuse to write into a folder that holds a run, unless it goes on where that run is."""
+    folder = checkpoints.folder
     if checkpoint is None:
         raise UserError(
             f"{folder} already holds a run; go on with it by --resume auto, or choose another "
@@ -243,7 +256,7 @@ def _check_goes_on(folder: Path, checkpoint: Checkpoint | None) -> None:
             f"{folder} already holds another run than {checkpoint.path}'s; choose another "
             "--experiment"
         )
-    newest = CheckpointFolder(folder).newest(opened=checkpoint)
+    newest = checkpoints.newest(opened=checkpoint)
     if newest is not None and place(newest.content) > place(checkpoint.content):
         raise UserError(
             f"--resume {checkpoint.path}: {newest.path.name} of the same folder is further on and "
