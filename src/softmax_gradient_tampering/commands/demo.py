@@ -27,7 +27,8 @@ def main(argv: Sequence[str]) -> None:
         "at alpha 1, which is ordinary training, and at 0.5, 0.25 and 0.1, with two controls: "
         "ordinary trainings re-set to coincide with each alpha, and a baseline with its learning "
         "rate and weight decay tuned. 110 runs, in under three minutes on two cores. Run again, "
-        "it does what is missing.",
+        "it does what is missing. It ends with the first sentence of the report. Exit code: 0; 2 "
+        "for a mistake and for runs that failed; 130 after Ctrl-C, 143 after SIGTERM.",
     )
     parser.add_argument(
         "--seeds",
@@ -51,10 +52,12 @@ def main(argv: Sequence[str]) -> None:
 
     from softmax_gradient_tampering.studies.launch.run_study import run_study
     from softmax_gradient_tampering.studies.plan.request import parse_run
-    from softmax_gradient_tampering.studies.report.report import write_report
+    from softmax_gradient_tampering.studies.report.report import read_results, write_report
+    from softmax_gradient_tampering.studies.report.text import results_text
 
     study = run_study(parse_run(study_words(args.seeds, args.epochs, args.output)))
-    print(f"Study:   {study.path}\nReport:  {write_report(study.path)}")
+    page = write_report(study.path)
+    print(f"\nStudy:   {study.path}\nReport:  {page}\n\n{results_text(read_results(study.path))}")
 
 
 def study_words(num_seeds: int, num_epochs: int, output: str) -> list[str]:

@@ -1,10 +1,12 @@
 """`sgt report`: the report of a study, a run folder or a summary.csv."""
 
+import json
 import sys
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
 
@@ -14,7 +16,8 @@ def main(argv: Sequence[str]) -> None:
     parser = ArgumentParser(
         prog="sgt report",
         description="Write one HTML file that works offline, with the verdict, tables and figures "
-        "of a study or a run, and all numbers as CSV and JSON beside it.",
+        "of a study or a run, and all numbers as CSV and JSON beside it. "
+        "Exit code: 0, or 2 for a mistake in the call and for what cannot be read.",
     )
     parser.add_argument(
         "path",
@@ -32,7 +35,19 @@ def main(argv: Sequence[str]) -> None:
         help="count differences of accuracy within this many points as none [that of the study, "
         f"else {DEFAULT_MARGIN:g}]",
     )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--text",
+        action="store_true",
+        help="print the first sentence and the table, and write nothing [off]",
+    )
+    where.add_argument(
+        "--json", action="store_true", help="print the same as JSON, for programs [off]"
+    )
     args = parser.parse_args(argv)
+    if args.text or args.json:
+        _print(args)
+        return
 
     from softmax_gradient_tampering.studies.report.report import write_report
     from softmax_gradient_tampering.terminal.progress import open_bar
@@ -45,6 +60,19 @@ def main(argv: Sequence[str]) -> None:
         if bar is not None:
             bar.stop()
     print(f"Report: {report}")
+
+
+def _print(args: Namespace) -> None:
+    """The report in the terminal."""
+    flag = "--json" if args.json else "--text"
+    if args.output is not None:
+        raise UserError(f"{flag} writes no file; leave --output out")
+
+    from softmax_gradient_tampering.studies.report.report import read_results
+    from softmax_gradient_tampering.studies.report.text import results_json, results_text
+
+    results = read_results(args.path, args.margin)
+    print(json.dumps(results_json(results), indent=1) if args.json else results_text(results))
 
 
 def _points(text: str) -> float:

@@ -1,36 +1,69 @@
 """`sgt study`: run, status, commands, search."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from softmax_gradient_tampering.errors import UserError, as_printable
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
 
+if TYPE_CHECKING:
+    from softmax_gradient_tampering.studies.analysis.comparison import Results
+
+EXIT_CODES = (
+    "Exit code: 0 if all is well, runs that diverged among it; 2 for a mistake in the call and "
+    "for runs that failed; 130 after Ctrl-C, 143 after SIGTERM."
+)
 HELP = """\
 usage: sgt study ACTION ...
 
 Does tampering help here? Several alphas and seeds, with the controls that an answer needs.
 
 actions:
+  plan       plan a study, and start nothing
   run        plan a study and train its runs; run again, it does what is missing
-  status     a table of what is done, running, failed and missing
+  status     what it says so far; what is done, running, failed and missing
   commands   a command for every missing run, for a cluster's array jobs
   search     look for a good alpha and learning rate (extra: search)
 
 `sgt study ACTION --help` says more of each.
+
+{exit_codes}
 """
 
 
 def main(argv: Sequence[str]) -> None:
     """Run an action of `sgt study`."""
-    actions = {"run": run, "status": status, "commands": commands, "search": search}
+    actions = {
+        "plan": plan,
+        "run": run,
+        "status": status,
+        "commands": commands,
+        "search": search,
+    }
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
+        print(HELP.format(exit_codes=EXIT_CODES), end="")
         raise SystemExit(0 if argv else 2)
     if argv[0] not in actions:
         raise UserError(f"unknown action {argv[0]!r}; there are {', '.join(actions)}")
     actions[argv[0]](argv[1:])
+
+
+def plan(argv: Sequence[str]) -> None:
+    """Plan a study; its runs are for `run` or `commands` to start."""
+    from softmax_gradient_tampering.studies.plan.request import parse_run
+
+    request = parse_run(argv, "plan")
+
+    from softmax_gradient_tampering.studies.launch.run_study import plan_study
+
+    study = plan_study(request)
+    print(
+        f"Study:   {study.path}, {len(study.plan.unique_cells())} runs planned, none started\n"
+        f"Next:    sgt study run with the same words, or sgt study commands {study.path}"
+    )
 
 
 def run(argv: Sequence[str]) -> None:
@@ -45,47 +78,45 @@ def run(argv: Sequence[str]) -> None:
     print(f"\n{_text_of(study.path)}\n\nStudy:   {study.path}\nReport:  sgt report {study.path}")
 
 
+def _compare(path: Path) -> "Results":
+    """A study's arms compared, its predictions aside."""
+    from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
+    from softmax_gradient_tampering.studies.results.collect import collect_tables
+
+    return compare_arms(collect_tables(path))
+
+
 def _text_of(path: Path) -> str:
     """The first sentence of a study's report, and its table."""
-    from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
     from softmax_gradient_tampering.studies.report.text import results_text
-    from softmax_gradient_tampering.studies.results.collect import collect
 
-    return results_text(compare_arms(collect(path, with_predictions=False)))
+    return results_text(_compare(path))
 
 
 def status(argv: Sequence[str]) -> None:
-    """A table of a study's arms: how many of their runs are done, running, failed, missing."""
+    """The first sentence and table of a study, and what has become of its runs."""
     parser = ArgumentParser(
-        prog="sgt study status", description="What has become of the runs of a study."
+        prog="sgt study status",
+        description="What a study says so far, and what has become of its runs. " + EXIT_CODES,
     )
     parser.add_argument("study", type=Path, metavar="DIR/NAME", help="the folder of the study")
-    path = parser.parse_args(argv).study
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs [off]")
+    args = parser.parse_args(argv)
+    results = _compare(args.study)
 
-    from softmax_gradient_tampering.studies.plan.plan import State
-    from softmax_gradient_tampering.studies.results.status import read_status
-    from softmax_gradient_tampering.studies.results.study_folder import open_study
+    from softmax_gradient_tampering.studies.report.text import (
+        problems_text,
+        results_json,
+        results_text,
+        states_text,
+    )
 
-    columns = {
-        "done": [State.FINISHED],
-        "running": [State.RUNNING],
-        "failed": [State.FAILED, State.DIVERGED],
-        "missing": [State.MISSING, State.UNFINISHED],
-        "invalid": [State.INVALID],
-    }
-    arms = read_status(open_study(path))
-    width = max(len(each.arm.name) for each in arms)
-    print(f"{'arm':{width}}  runs  " + "  ".join(f"{column:>7}" for column in columns))
-    for each in arms:
-        counts = [sum(each.counts[state] for state in states) for states in columns.values()]
-        numbers = "  ".join(f"{count or '-':>7}" for count in counts)
-        cells = f"{each.num_cells:4}  {numbers}"
-        if each.arm.is_waiting:
-            cells = "waiting for the tuning runs"
-        print(as_printable(f"{each.arm.name:{width}}  {cells}"))
-    for each in arms:
-        for problem in each.problems:
-            print(as_printable(problem))
+    if args.json:
+        print(json.dumps(results_json(results), indent=1))
+        return
+    print(f"{results_text(results)}\n\n{states_text(results.study)}")
+    if problems := problems_text(results.study):
+        print(problems)
 
 
 def commands(argv: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.studies.launch.cluster import slurm_script
+from softmax_gradient_tampering.studies.report import report
 from softmax_gradient_tampering.studies.results.study_folder import open_study
 from tests.studies.studies import TRAINING, InProcess, launch, result_of, states, study_of
 
@@ -47,7 +47,20 @@ def test_one_command_trains_a_study_and_again_does_nothing(
     assert {path: path.stat().st_mtime_ns for path in study.path.rglob("*")} == before
     assert "[" not in capsys.readouterr().out
     assert main(["study", "status", "studies/small"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["alpha-1", "2", "2", *"----"]
+    status = capsys.readouterr().out
+    assert status.startswith("Inconclusive: alpha-0.5 with ")
+    assert ["alpha-1", "2", "2", *"-----"] in [line.split() for line in status.splitlines()]
+    assert main(["report", "studies/small", "--text"]) == 0
+    assert status.startswith(capsys.readouterr().out)
+    for words in (("study", "status"), ("report", "--json")):
+        assert main([*words, "studies/small", *(["--json"] * ("status" in words))]) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert content["verdict"].startswith("Inconclusive: alpha-0.5")
+        assert content["states"] == {"finished": 6}
+        assert [arm["finished"] for arm in content["arms"]] == [2, 2, 2]
+    assert main(["report", "studies/small", "--text", "--output", "a.html"]) == 2
+    assert "--text writes no file" in capsys.readouterr().err
+    assert list(study.path.glob("report*")) == []
 
 
 @pytest.mark.parametrize(
@@ -101,6 +114,18 @@ def _processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_plan_starts_nothing_and_is_then_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "plan", *STUDY[2:], "--", *TRAINING]) == 0
+    assert "6 runs planned, none started" in capsys.readouterr().out
+    study = open_study(Path("studies/small"))
+    assert states(study) == ["missing"] * 6
+    assert study.plan.command[:3] == ("sgt", "study", "run")
+    assert main(["study", "plan", *STUDY[2:], "--", *TRAINING, "--clip-grad", "1"]) == 2
+    assert main([*STUDY, "--", *TRAINING]) == 0
+    assert states(open_study(study.path)) == ["finished"] * 6
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_mistake_in_an_arm_is_one_line_and_nothing_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -116,26 +141,29 @@ def test_the_table_says_what_became_of_every_arm(capsys: pytest.CaptureFixture[s
     study = study_of(*words)
     first, second, third = [cell for cell in study.plan.cells if "tuning" not in cell.arm][:3]
     assert main(["study", "status", "studies/small"]) == 0
-    assert "tuned          waiting for the tuning runs" in capsys.readouterr().out
+    assert "tuned: waiting for the tuning runs" in capsys.readouterr().out
     fails = dict.fromkeys((cell.id for cell in study.plan.cells if "tuning" in cell.arm), 9)
     launch(study, InProcess({first.id: 2, **fails}))
     args = study.cell_path(second) / "args.yaml"
     args.write_text(args.read_text().replace("seed: 0", "seed: 7"))
     (study.cell_path(third) / "result.json").unlink()
     assert main(["study", "status", "studies/small"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "arm            runs     done  running   failed  missing  invalid",
-        "alpha-1           2        -        -        1        1        -",
-        "alpha-0.5         2        1        -        -        -        1",
-        "tuned          waiting for the tuning runs",
-        "tuning-lr-0.1     2        -        -        2        -        -",
-        f"alpha-1 seed 0 ({first.id}): the disk is full",
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("") :][-10:] == [
+        "arm            runs  done  running  diverged  failed  missing  invalid",
+        "alpha-1           2     -        -         -       1        1        -",
+        "alpha-0.5         2     1        -         -       -        -        1",
+        "tuned             -     -        -         -       -        -        -",
+        "tuning-lr-0.1     2     -        -         -       2        -        -",
+        "tuned: waiting for the tuning runs",
+        f"alpha-1 seed 0 ({first.id}): the disk is full (2 attempts)",
         f"alpha-0.5 seed 0 ({second.id}): args.yaml has seed: 7, the plan 0",
         *(
-            f"tuning-lr-0.1 seed {cell.seed} ({cell.id}): the disk is full"
+            f"tuning-lr-0.1 seed {cell.seed} ({cell.id}): the disk is full (2 attempts)"
             for cell in study.plan.cells[:2]
         ),
     ]
+    assert lines[0] == "Nothing can be compared: no run of the baseline, alpha 1, is finished."
 
 
 def test_commands_are_of_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,13 +336,14 @@ def test_the_demo_is_a_study_with_its_controls_and_its_report(
         reported.append(path)
         return path / "report.html"
 
-    module = types.ModuleType("softmax_gradient_tampering.studies.report.report")
-    module.write_report = write_report  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(report, "write_report", write_report)
     assert main(["demo", "--seeds", "1", "--epochs", "1"]) == 0
     (path,) = reported
     assert path == Path("output/demo/digits-1-seeds-1-epochs")
-    assert f"Report:  {path}/report.html" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"Report:  {path}/report.html" in output
+    assert "Inconclusive" in output.split("Report: ")[1]
+    assert output.rstrip().endswith("correction is in p.")
     study = open_study(path)
     assert set(states(study)) == {"finished"}
     assert [arm.name for arm in study.plan.arms if arm.kind != "tuning"] == [

@@ -59,7 +59,7 @@ def test_each_file_of_a_cell_is_opened_once(study: Path, command: tuple[str, ...
         # All cells but a failed, an edited and a running one.
         assert sum(Path(path).name == name for path in opened) >= len(ARMS) * 3 - 3, name
     if command == ("study", "status"):
-        assert not modules & {"torch", "timm", "scipy", "matplotlib"}
+        assert not modules & {"torch", "timm", "scipy.stats", "matplotlib"}
 
 
 def test_cells_of_equal_settings_are_read_once(study: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Means with intervals, paired differences and their tests. Pure functions of numbers.
 
-scipy is imported where it is used: one run alone needs none of it.
+scipy is imported where it is used: one run alone needs none of it. Its special functions are
+there in a third of the time of its statistics.
 """
 
 import math
@@ -94,9 +95,9 @@ def half_width(sd: float, num_values: int, confidence: float = CONFIDENCE) -> fl
 @cache
 def t_quantile(confidence: float, degrees: int) -> float:
     """The two-sided quantile of Student's t distribution."""
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf((1 + confidence) / 2, degrees))
+    return float(special.stdtrit(degrees, (1 + confidence) / 2))
 
 
 def t_test(differences: Sequence[float]) -> float:
@@ -105,12 +106,15 @@ def t_test(differences: Sequence[float]) -> float:
     >>> round(t_test([1.0, 2.0, 3.0]), 4)
     0.0742
     """
-    if not sample_sd(differences) > 0:
+    sd = sample_sd(differences)
+    if not sd > 0:
         return math.nan
 
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.ttest_1samp(differences, 0).pvalue)
+    number = len(differences)
+    t = math.fsum(differences) / number / sd * math.sqrt(number)
+    return float(2 * special.stdtr(number - 1, -abs(t)))
 
 
 def sign_test(differences: Sequence[float]) -> float:
@@ -126,9 +130,10 @@ def sign_test(differences: Sequence[float]) -> float:
     if number == 0:
         return 1.0
 
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.binomtest(plus, number).pvalue)
+    fewer = min(plus, number - plus)
+    return min(1.0, 2 * float(special.bdtr(fewer, number, 0.5)))
 
 
 def permutation_test(differences: Sequence[float]) -> PermutationTest:

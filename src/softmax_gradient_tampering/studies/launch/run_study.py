@@ -8,6 +8,8 @@ from pathlib import Path
 from softmax_gradient_tampering.studies.launch.driver import Driver
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
 from softmax_gradient_tampering.studies.launch.runner import (
+    Runner,
+    RunnerOptions,
     check_plan,
     open_runner,
     options_for_this_machine,
@@ -31,9 +33,7 @@ def run_study(request: RunRequest, is_silent: bool = False) -> StudyFolder:
     progress = StudyProgress(is_silent=is_silent)
     with end_on_interruption(request.path), open_runner(options) as runner:
         try:
-            if not (request.path / "plan.json").exists():
-                check_plan(request.plan, options, runner)
-            study = create_study(request.path, request.plan)
+            study = _plan(request, options, runner)
             driver = Driver(study, runner, progress)
             driver.run()
             while request.plan.settling is not None and not driver.has_failures:
@@ -46,6 +46,25 @@ def run_study(request: RunRequest, is_silent: bool = False) -> StudyFolder:
             progress.stop()
     driver.raise_for_failures()
     return study
+
+
+def plan_study(request: RunRequest) -> StudyFolder:
+    """Write the plan of a study, once one run of every arm has been set up; train nothing.
+
+    Raises:
+        UserError: the study cannot be run, or the folder holds another one.
+    """
+    options = options_for_this_machine(
+        request.num_jobs, request.num_threads, request.plan.processes_per_run
+    )
+    with end_on_interruption(request.path), open_runner(options) as runner:
+        return _plan(request, options, runner)
+
+
+def _plan(request: RunRequest, options: RunnerOptions, runner: Runner) -> StudyFolder:
+    if not (request.path / "plan.json").exists():
+        check_plan(request.plan, options, runner)
+    return create_study(request.path, request.plan)
 
 
 @contextmanager

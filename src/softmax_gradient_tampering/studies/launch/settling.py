@@ -6,7 +6,7 @@ from softmax_gradient_tampering.studies.analysis.comparison import compare_arms,
 from softmax_gradient_tampering.studies.launch.runner import POLL_S
 from softmax_gradient_tampering.studies.plan.growth import with_next_seeds
 from softmax_gradient_tampering.studies.results import claims
-from softmax_gradient_tampering.studies.results.collect import collect
+from softmax_gradient_tampering.studies.results.collect import collect_tables
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
 
@@ -30,7 +30,7 @@ def add_seeds(study: StudyFolder, num_jobs: int) -> str:
         study.reload()
         if study.plan.cells != known.cells:
             return "Seeds were added by another process"
-        found = open_arms(compare_arms(collect(study.path, with_predictions=False)))
+        found = open_arms(compare_arms(collect_tables(study.path)))
         runs_a_seed = len(with_next_seeds(study.plan, found, 1).cells) - len(study.plan.cells)
         grown = with_next_seeds(study.plan, found, max(1, num_jobs // max(1, runs_a_seed)))
         if grown.cells == study.plan.cells:

@@ -43,18 +43,22 @@ class RunRequest:
     num_threads: int | None
 
 
-def parse_run(argv: Sequence[str]) -> RunRequest:
+def parse_run(argv: Sequence[str], action: str = "run") -> RunRequest:
     """The request of a command line.
+
+    Args:
+        argv: its words.
+        action: of `sgt study`, for its --help: run or plan.
 
     Raises:
         UserError: a mistake in it, in the study.yaml, or in the training flags.
         SystemExit: after --help.
     """
     own, training = split_words(argv)
-    given = vars(_parser().parse_args(own))
+    given = vars(_parser(action).parse_args(own))
     if "config" in given:
         path = Path(given.pop("config"))
-        from_file, words = read_study_file(path, _parser())
+        from_file, words = read_study_file(path, _parser(action))
         try:
             parse_arguments(words, find_recipe=recipe_path)
         except UserError as error:
@@ -173,13 +177,22 @@ def add_shared_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+_DESCRIPTIONS = {
+    "run": "Train every seed at every alpha, and the controls, and keep what was measured. The "
+    "same seed means the same initial weights, batches and augmentation in every arm. Run again, "
+    "it does what is missing; several processes share the work. It ends with the first sentence "
+    "of the report. Exit code: 0 if all is well, runs that diverged among it; 2 for a mistake and "
+    "for runs that failed; 130 after Ctrl-C, 143 after SIGTERM.",
+    "plan": "Plan what `sgt study run` with the same words would train, and start nothing. One "
+    "run of every arm is set up, so that a mistake shows. Exit code: 0, or 2 for a mistake.",
+}
+
+
+def _parser(action: str) -> argparse.ArgumentParser:
     parser = ArgumentParser(
-        prog="sgt study run",
-        usage="sgt study run --name NAME [options] -- [training flags]",
-        description="Train every seed at every alpha, and the controls, and keep what was "
-        "measured. The same seed means the same initial weights, batches and augmentation in "
-        "every arm. Run again, it does what is missing; several processes share the work.",
+        prog=f"sgt study {action}",
+        usage=f"sgt study {action} --name NAME [options] -- [training flags]",
+        description=_DESCRIPTIONS[action],
         epilog="What follows -- goes to every run: see sgt train --help. "
         "Example: sgt study run --name first --alphas 1 0.5 0.25 --seeds 10 --controls equivalent "
         "-- --epochs 40 --batch-size 64 --lr 0.05",

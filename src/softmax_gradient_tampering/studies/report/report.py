@@ -5,11 +5,12 @@ from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
+from softmax_gradient_tampering.studies.analysis.comparison import Results, compare_arms
+from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME
 from softmax_gradient_tampering.studies.report.files import write_tables
 from softmax_gradient_tampering.studies.report.page import NUM_FIGURES, build_page
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
-from softmax_gradient_tampering.studies.results.collect import collect
+from softmax_gradient_tampering.studies.results.collect import collect, collect_tables
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,8 +40,7 @@ def write_report(
     Raises:
         UserError: the path is none of the three, cannot be read, or nothing can be written.
     """
-    if margin is not None and not margin > 0:
-        raise UserError(f"--margin {margin:g}: must be above 0, in points of accuracy")
+    _check_margin(margin)
     output = output or (path.parent if path.is_file() else path) / "report.html"
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {output}: must end in .html")
@@ -62,6 +62,22 @@ def write_report(
     files = write_tables(output.with_suffix(""), results, verdict_sentence(results))
     write_text(output, build_page(results, files, after_figure))
     return output
+
+
+def read_results(path: Path, margin: float | None = None) -> Results:
+    """What `write_report` would report, without what it draws of predictions.
+
+    Raises:
+        UserError: as `write_report`.
+    """
+    _check_margin(margin)
+    is_study = (path / FILE_NAME).exists()
+    return compare_arms(collect_tables(path) if is_study else collect(path), margin)
+
+
+def _check_margin(margin: float | None) -> None:
+    if margin is not None and not margin > 0:
+        raise UserError(f"--margin {margin:g}: must be above 0, in points of accuracy")
 
 
 def _say_nothing(_what: str, _done: int, _total: int) -> None:

@@ -5,21 +5,33 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from softmax_gradient_tampering.errors import as_printable
 from softmax_gradient_tampering.studies.analysis.comparison import (
     ArmResult,
     Results,
     count_states,
 )
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
+from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.report.wording import (
     completeness_sentence,
     number,
     p_value,
 )
+from softmax_gradient_tampering.studies.results.collect import Study
+from softmax_gradient_tampering.studies.results.status import arm_statuses
 
 FORMAT = 1
 _WIDTH = 96
+_STATES = {
+    "done": [State.FINISHED],
+    "running": [State.RUNNING],
+    "diverged": [State.DIVERGED],
+    "failed": [State.FAILED],
+    "missing": [State.MISSING, State.UNFINISHED],
+    "invalid": [State.INVALID],
+}
 _HEAD = ("arm", "seeds", "diverged", "test (%)", "less the baseline", "verdict", "p", "exact p")
 
 
@@ -49,16 +61,38 @@ def results_json(results: Results) -> dict[str, Any]:
     }
 
 
+def states_text(study: Study) -> str:
+    """A table of the states of every arm's runs."""
+    head = ("arm", "runs", *_STATES)
+    rows = []
+    for status in arm_statuses(study):
+        counts = [sum(status.counts[state] for state in states) for states in _STATES.values()]
+        cells = (str(status.num_cells), *(str(count or "-") for count in counts))
+        if status.arm.is_waiting:
+            cells = ("-", *["-"] * len(counts))
+        rows.append((status.arm.name, *cells))
+    waiting = [arm.name for arm in study.arms if arm.is_waiting]
+    note = f"\n{', '.join(waiting)}: waiting for the tuning runs" if waiting else ""
+    return align([head, *rows]) + note
+
+
+def problems_text(study: Study) -> str:
+    """A line for every run that diverged or failed, or whose files are not the plan's."""
+    problems = (problem for status in arm_statuses(study) for problem in status.problems)
+    return "\n".join(map(as_printable, problems))
+
+
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text in columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
+    lines = (
         "  ".join(
             cell.ljust(width) if place == 0 else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     )
+    return "\n".join(map(as_printable, lines))
 
 
 def _row(results: Results, name: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """A study, a run folder or a summary.csv, read into one form."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -84,16 +84,12 @@ class Study:
         return next((arm for arm in self.arms if arm.kind == kind), None)
 
 
-def collect(
-    path: Path, after_cell: AfterCell | None = None, with_predictions: bool = True
-) -> Study:
+def collect(path: Path, after_cell: AfterCell | None = None) -> Study:
     """Read a study folder, a run folder or a summary.csv.
 
     Args:
         path: of one of the three.
         after_cell: called after every cell with the cells done and the cells in all.
-        with_predictions: whether to measure the predictions of a study's runs, which takes most
-            of the time.
 
     Raises:
         UserError: it is none of the three, or what it needs cannot be read.
@@ -103,7 +99,7 @@ def collect(
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder; give a study, a run or a summary.csv")
     if (path / FILE_NAME).exists():
-        return _collect_study(open_study(path), after_cell, with_predictions)
+        return _collect_study(open_study(path), after_cell)
     if (path / "summary.csv").exists():
         return _collect_run(path)
     raise UserError(
@@ -147,14 +143,24 @@ def _single(run: RunFiles, kind: str, name: str) -> Study:
     return Study(run.path, kind, name, command, (arm,), (StudyCell(cell, state, "", measured),))
 
 
-def _collect_study(
-    folder: StudyFolder, after_cell: AfterCell | None, with_predictions: bool
-) -> Study:
+def collect_tables(path: Path) -> Study:
+    """A study without what its predictions say, which takes most of the time to measure.
+
+    Runs that a process works on are told apart.
+
+    Raises:
+        UserError: it is no study.
+    """
+    folder = open_study(path)
+    cells = {each.cell: each for each in _read_tables(folder)}
+    return _study(folder, cells, {}, [*_notes(folder)])
+
+
+def _collect_study(folder: StudyFolder, after_cell: AfterCell | None) -> Study:
     plan, notes = folder.plan, [*_notes(folder)]
     cells: dict[Cell, StudyCell] = {}
     found: dict[Cell, Agreement] = {}
-    read = _read_cells(folder, found, notes) if with_predictions else _read_tables(folder)
-    for number, each in enumerate(read, start=1):
+    for number, each in enumerate(_read_cells(folder, found, notes), start=1):
         cells[each.cell] = each
         if after_cell is not None:
             after_cell(number, len(plan.cells))
@@ -163,6 +169,16 @@ def _collect_study(
         for arm in plan.arms
         if arm.kind == "equivalent"
     }
+    return _study(folder, cells, agreements, notes)
+
+
+def _study(
+    folder: StudyFolder,
+    cells: Mapping[Cell, StudyCell],
+    agreements: dict[str, dict[int, Agreement]],
+    notes: Sequence[str],
+) -> Study:
+    plan = folder.plan
     return Study(
         path=folder.path,
         kind="study",

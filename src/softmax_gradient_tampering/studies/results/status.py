@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from softmax_gradient_tampering.studies.plan.plan import Arm, State
-from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
+from softmax_gradient_tampering.studies.results.collect import Study
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class ArmStatus:
         arm: of the plan.
         num_cells: that the plan has for it; 0 while its settings are not chosen.
         counts: cells in every state, those of none left out.
-        problems: a line for every cell that failed or is invalid.
+        problems: a line for every cell that diverged, failed or is invalid.
     """
 
     arm: Arm
@@ -24,20 +24,16 @@ class ArmStatus:
     problems: tuple[str, ...]
 
 
-def read_status(study: StudyFolder) -> list[ArmStatus]:
-    """The state of every arm; each file of a cell is read once."""
-    states, reasons = {}, {}
-    for cell in study.plan.unique_cells():  # a record has a run's numbers: it is not kept
-        record = study.read(cell)
-        states[cell.id], reasons[cell.id] = record.state, record.reason
+def arm_statuses(study: Study) -> list[ArmStatus]:
+    """The state of every arm."""
     found = []
-    for arm in study.plan.arms:
-        cells = study.plan.cells_of(arm.name)
+    for arm in study.arms:
+        cells = [each for each in study.cells if each.cell.arm == arm.name]
         problems = tuple(
-            f"{arm.name} seed {cell.seed} ({cell.id}): {reasons[cell.id]}"
-            for cell in cells
-            if reasons[cell.id]
+            f"{arm.name} seed {each.cell.seed} ({each.cell.id}): {each.reason}"
+            for each in cells
+            if each.reason
         )
-        counts = Counter(states[cell.id] for cell in cells)
+        counts = Counter(each.state for each in cells)
         found.append(ArmStatus(arm, len(cells), counts, problems))
     return found
