@@ -65,6 +65,14 @@ def test_fewer_than_five_classes_rank_all() -> None:
     assert (found.num_correct, found.top5) == (1, 100.0)
 
 
+def test_of_equal_logits_the_first_is_the_prediction() -> None:
+    """As in predictions.npz, of whose accuracy a study makes sure."""
+    logits, labels = torch.zeros(40, 10), torch.arange(40) % 10
+    found = evaluate(nn.Identity(), LogitsLoader(logits, labels, 7), ALONE, Precision(CPU, None))
+    assert found.num_correct == 4
+    assert 4 <= found.top5 * 40 / 100 <= 24
+
+
 def test_a_sample_too_few_is_noticed(samples: tuple[torch.Tensor, torch.Tensor]) -> None:
     loader = LogitsLoader(*samples, 10)
     loader.num_samples = 102

@@ -102,9 +102,11 @@ class _Totals:
         self.sums = torch.zeros(5, dtype=torch.float64, device=device)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
+        # Of equal logits, as a net has that has died, topk's first is another than argmax's.
+        is_first = logits.argmax(1) == labels
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         number = torch.full((), len(labels), device=logits.device)
-        self.counts += torch.stack([number, ranked[:, 0].sum(), ranked.sum()])
+        self.counts += torch.stack([number, is_first.sum(), (ranked.any(1) | is_first).sum()])
         loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
         statistics = logit_statistics(logits)
         self.sums += torch.stack([loss, *(len(labels) * mean for mean in statistics)])
