@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.step.optimizer import create_optimizer
 
+_COUNT = "lookahead_step"
 State = Mapping[int, Mapping[str, Any]]  # by the number of the parameter and by name
 
 
@@ -76,8 +77,10 @@ def _fresh_states(
     model = copy.deepcopy(model)
     optimizer = create_optimizer(config, model)
     for own, group in zip(optimizer.param_groups, groups, strict=True):
-        # Copies: a count among the settings may be a tensor, which a step increases.
-        own.update({n: copy.deepcopy(value) for n, value in group.items() if n != "params"})
+        # Copies: a count among the settings may be a tensor, which a step increases. Lookahead's
+        # stays at 0: its step of a certain number makes more than the one before has left.
+        settings = {n: value for n, value in group.items() if n not in ("params", _COUNT)}
+        own.update(copy.deepcopy(settings))
     at_start = {n: dict(state) for n, state in optimizer.state_dict()["state"].items()}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     # The gradient of this loss is 1 where the parameter is 0, so that nothing is divided by 0.
