@@ -127,3 +127,15 @@ def test_a_folder_that_the_hosts_do_not_share_is_not_begun_anew(host: int, messa
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert {path: path.read_bytes() for path in Path().glob("host*/out/a/*")} == before
+
+
+@pytest.mark.parametrize("extra", [(), ("--dry-run",), ("--validate",)])
+def test_a_folder_given_for_a_checkpoint_is_said_to_hold_checkpoints(
+    extra: tuple[str, ...], own_folder: Path
+) -> None:
+    train(*WORDS)
+    with pytest.raises(UserError, match=r"out/a: .*a folder; give a file in it: .*last\.pth\.tar"):
+        train("--epochs", 2, "--output", "new", "--resume", "out/a", *extra)
+    with pytest.raises(UserError, match=r"out: .*a folder, without a checkpoint in it"):
+        train("--epochs", 2, "--output", "new", "--resume", "out", *extra)
+    assert not (own_folder / "new" / "a").exists()

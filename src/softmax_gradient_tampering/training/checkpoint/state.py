@@ -4,6 +4,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Tensor, nn
+
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.training.checkpoint.content import (
     FORMAT,
@@ -135,7 +137,7 @@ def make_checkpoint(
     checkpoint: dict[str, Any] = {
         "epoch": state.position.epoch,
         "arch": circumstances.config.model,
-        "state_dict": trainer.model.state_dict(),
+        "state_dict": _weights(trainer.model),
         "optimizer": trainer.optimizer.state_dict(),
         "version": 1,
         "args": to_mapping(circumstances.config, leave_out=NOT_IN_ARGS),
@@ -151,10 +153,21 @@ def make_checkpoint(
     if scaler.is_enabled():
         checkpoint["amp_scaler"] = scaler.state_dict()
     if trainer.average is not None:
-        checkpoint["state_dict_ema"] = trainer.average.module.state_dict()
+        checkpoint["state_dict_ema"] = _weights(trainer.average.module)
     if metric is not None:
         checkpoint["metric"] = metric
     return checkpoint
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are, but for those that --channels-last has laid out pixel by pixel.
+
+    Programs that write safetensors refuse tensors that are not contiguous.
+    """
+    weights: dict[str, Tensor] = model.state_dict()
+    for name, tensor in weights.items():
+        weights[name] = tensor.contiguous()
+    return weights
 
 
 def restore(

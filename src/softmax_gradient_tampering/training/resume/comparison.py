@@ -19,7 +19,8 @@ _UNREMARKED = (
     *("resume", "workers", "log_interval", "per_line", "epochs", "recovery_interval"),
     *("save_predictions", "batch_timeout"),
 )
-_OPTIMIZER_SETTINGS = ("lr", "weight_decay", "momentum")
+# Settings that are the optimizer's, by their names in its parameter groups.
+_OF_OPTIMIZER = {"lr": "initial_lr", "weight_decay": "weight_decay", "momentum": "momentum"}
 
 
 def compare_with(checkpoint: dict[str, Any], now: Circumstances, position: Position) -> list[str]:
@@ -39,29 +40,39 @@ def compare_with(checkpoint: dict[str, Any], now: Circumstances, position: Posit
     if position.samples:
         _check_order(ours, changed, now)
     lines = _hardware_notes(ours, now) + _data_notes(ours, now)
+    kept = settings_of_optimizer(checkpoint, now.config)
+    lines += [_kept_note(name, kept[name], asked[name]) for name in kept]
     for name, was in changed.items():
-        if name in _UNREMARKED:
-            continue
-        if name in settings_of_optimizer(checkpoint, now.config):
-            flag = f"--{name.replace('_', '-')} {asked[name]}"
-            is_given = asked[name] != getattr(Config, name)
-            lines.append(
-                f"Warning: {flag} is not obeyed: the optimizer goes on with the checkpoint's "
-                f"{shown(was)}; --no-resume-opt starts it anew"
-                if is_given
-                else f"Note: {name} is the checkpoint's {shown(was)}, not the default {asked[name]}"
-            )
-        elif ours:
+        if ours and name not in _UNREMARKED and name not in kept:
             lines.append(f"Note: {name} is {asked[name]}, and was {shown(was)} in the checkpoint")
-    return lines
+    return list(filter(None, lines))
 
 
-def settings_of_optimizer(checkpoint: dict[str, Any], config: Config) -> dict[str, Any]:
+def settings_of_optimizer(checkpoint: dict[str, Any], config: Config) -> dict[str, float]:
     """The settings in which the optimizer is the checkpoint's, whatever is asked for."""
     if config.no_resume_opt or "optimizer" not in checkpoint:
         return {}
-    saved = saved_args(checkpoint)
-    return {name: saved[name] for name in _OPTIMIZER_SETTINGS if is_number(saved.get(name))}
+    groups = checkpoint["optimizer"]["param_groups"]
+    kept = {
+        name: max(values)  # biases and normalisation have no weight decay
+        for name, key in _OF_OPTIMIZER.items()
+        if (values := [float(g[key]) for g in groups if is_number(g.get(key))])
+    }
+    if config.equivalent_to is not None:  # each group has a part of what was asked for
+        kept.pop("weight_decay", None)
+    return kept
+
+
+def _kept_note(name: str, kept: float, asked: float) -> str:
+    """A line on a setting in which the optimizer goes on as it was; empty if that is as asked."""
+    if kept == asked:
+        return ""
+    if asked == getattr(Config, name):  # not given, as far as can be told
+        return f"Note: {name} is the checkpoint's {kept}, not the default {asked}"
+    return (
+        f"Warning: --{name.replace('_', '-')} {asked} is not obeyed: the optimizer goes on with "
+        f"the checkpoint's {kept}; --no-resume-opt starts it anew"
+    )
 
 
 def check_place(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from softmax_gradient_tampering.data.order import BatchPlan
 from softmax_gradient_tampering.training.checkpoint.content import Checkpoint
@@ -47,7 +48,8 @@ def go_on_from(
         notes.append(_other_batches(position, plan))
     for note in notes:
         say(note)
-    kept = replace(config, **settings_of_optimizer(content, config))
+    settings: dict[str, Any] = dict(settings_of_optimizer(content, config))
+    kept = replace(config, **settings)
     return state, replace(setup, circumstances=replace(setup.circumstances, config=kept))
 
 

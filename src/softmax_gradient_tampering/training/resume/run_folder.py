@@ -178,7 +178,7 @@ def _decide(config: Config, folder: Path, goes_on: bool) -> RunFolder:
     elif config.resume:
         path = Path(config.resume)
         _check_path(path, f"--resume {config.resume!r:.80}")
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"--resume {path}: no such file")
         checkpoint = Checkpoint(path, load_checkpoint(path))
     if _holds_run(folder) and not goes_on:

@@ -122,7 +122,7 @@ class Trainer:
         self._losses_are_finite = is_finite
         is_skipped = False
         if is_update:
-            bits = counter_hash(self.seed, position.epoch, number, _OPTIMIZER)
+            bits = counter_hash(*counters[:3], _OPTIMIZER, *counters[4:])
             seed_optimizer(self.optimizer, bits, batch.images.device)
             is_finite, is_skipped = self._update(is_finite)
         is_counted = not self.skips_nonfinite or bool(loss.isfinite())
