@@ -70,9 +70,11 @@ def test_timms_scripts(words: tuple[str | int, ...]) -> None:
         run_script("avg_checkpoints.py", *source, "--output", target, *extra)
         assert Path(target).exists()
         assert train(*words, "--validate", "--initial-checkpoint", target).status == "validated"
-    options = ("--train-split", "train", "--val-split", "val", "--epochs", "4", "--opt", "sgd")
-    options += ("--warmup-epochs", "0", "--cooldown-epochs", "0", "--output", "timm")
-    run_script("train.py", *common, *options, "--experiment", "b", "--resume", "out/a/last.pth.tar")
+    run_script(
+        *("train.py", *common, "--train-split", "train", "--val-split", "val", "--opt", "sgd"),
+        *("--epochs", "4", "--warmup-epochs", "0", "--cooldown-epochs", "0"),
+        *("--resume", "out/a/last.pth.tar", "--output", "timm", "--experiment", "b"),
+    )
     lines = Path("timm/b/summary.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == ["2", "3"]
     timms = Path("timm/b/last.pth.tar")
