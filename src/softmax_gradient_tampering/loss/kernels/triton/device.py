@@ -1,7 +1,9 @@
 """The device code of `triton`: pointers and numbers in, one block of rows and classes a program.
 
-Legend: weight is the class weights, stats and row_sums are laid out as in `triton`; strides are
-in elements, classes are adjacent. Upper-case arguments are known when a kernel is compiled.
+Legend: weight is the class weights, stats and row_sums are laid out as in `triton`; classes are
+adjacent. The length of a row of classes, and the strides of such rows, are in vectors of VECTOR
+elements: the compiler then knows what divides them, and reads and writes 128 bits at once where
+that is 8 half numbers. Upper-case arguments are known when a kernel is compiled.
 """
 
 import triton
@@ -20,11 +22,12 @@ def forward_kernel(
     stats,
     row_sums,
     num_rows,
-    num_classes,
+    num_vectors,
     z_stride,
     target_stride,
     ignore_index,
     smoothing,
+    VECTOR: tl.constexpr,
     ALPHA_IS_POINTER: tl.constexpr,
     IS_SOFT: tl.constexpr,
     IS_WEIGHTED: tl.constexpr,
@@ -34,6 +37,10 @@ def forward_kernel(
     BLOCK_CLASSES: tl.constexpr,
 ):
     """The loss of BLOCK_ROWS rows, one block of classes after the other."""
+    num_classes = num_vectors * VECTOR
+    z_stride = z_stride * VECTOR
+    if IS_SOFT:
+        target_stride = target_stride * VECTOR
     rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     is_row = rows < num_rows
     exponent = tl.load(alpha).to(tl.float32) if ALPHA_IS_POINTER else alpha
@@ -77,7 +84,15 @@ def forward_kernel(
         loss = total * (log_sum - origin) - tl.sum(q_logits, 1)
     if not IS_SOFT:
         label, is_counted, row_weight = _label(
-            target, weight, rows, is_row, num_classes, target_stride, ignore_index, IS_WEIGHTED
+            target,
+            weight,
+            rows,
+            is_row,
+            num_classes,
+            target_stride,
+            ignore_index,
+            IS_WEIGHTED,
+            True,
         )
         at_label = tl.load(z + rows * z_stride + label, is_row, other=0.0).to(tl.float32)
         confidence = row_weight * (1.0 - smoothing)
@@ -103,11 +118,12 @@ def backward_kernel(
     grad_loss_stride,
     grad,
     num_rows,
-    num_classes,
+    num_vectors,
     z_stride,
     target_stride,
     ignore_index,
     smoothing,
+    VECTOR: tl.constexpr,
     ALPHA_IS_POINTER: tl.constexpr,
     IS_SOFT: tl.constexpr,
     IS_WEIGHTED: tl.constexpr,
@@ -117,6 +133,10 @@ def backward_kernel(
     BLOCK_CLASSES: tl.constexpr,
 ):
     """The gradient of one block: scale * (sum_c(q) p' - q)."""
+    num_classes = num_vectors * VECTOR
+    z_stride = z_stride * VECTOR
+    if IS_SOFT:
+        target_stride = target_stride * VECTOR
     num_blocks = tl.cdiv(num_classes, BLOCK_CLASSES)
     block = tl.program_id(0)
     rows = (block // num_blocks).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
@@ -140,7 +160,15 @@ def backward_kernel(
         scale = scale / tl.load(divisor)
     if not IS_SOFT:
         label, is_counted, row_weight = _label(
-            target, weight, rows, is_row, num_classes, target_stride, ignore_index, IS_WEIGHTED
+            target,
+            weight,
+            rows,
+            is_row,
+            num_classes,
+            target_stride,
+            ignore_index,
+            IS_WEIGHTED,
+            False,
         )
         # Not a product: where every row is ignored that is 0 * inf.
         scale = tl.where(is_counted, scale, 0.0)
@@ -170,12 +198,17 @@ def _label(
     target_stride,
     ignore_index,
     IS_WEIGHTED: tl.constexpr,
+    IS_ASSERTED: tl.constexpr,
 ):
-    """Of every row the class, whether it counts, and its weight; nan if there is no such class."""
+    """Of every row the class, whether it counts, and its weight; nan if there is no such class.
+
+    The forward kernel asserts that there is one; the backward one, of many blocks a row, need not.
+    """
     label = tl.load(target + rows * target_stride, is_row, other=0)
     is_counted = label != ignore_index
     is_class = (label >= 0) & (label < num_classes)
-    tl.device_assert(is_class | (label == ignore_index), "Target is out of bounds")
+    if IS_ASSERTED:
+        tl.device_assert(is_class | (label == ignore_index), "Target is out of bounds")
     label = tl.where(is_class, label, 0)
     row_weight = tl.full(label.shape, 1.0, tl.float32)
     if IS_WEIGHTED:

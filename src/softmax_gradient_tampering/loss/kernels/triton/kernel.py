@@ -11,6 +11,7 @@ results are the same in every run and for every batch size. Nothing is read from
 """
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -88,6 +89,8 @@ def _launch(
     if isinstance(alpha, Tensor):
         # Reading one of a CPU waits for no device.
         alpha = float(alpha) if alpha.device.type == "cpu" else alpha.to(z.device)
+    is_soft = not is_index(target)
+    vector = _vector(num_classes, z.stride(0), target.stride(0) if is_soft else 0)
     block_classes = min(triton.next_power_of_2(num_classes), MAX_BLOCK_CLASSES)
     block_rows = max(1, MIN_BLOCK_SIZE // block_classes)
     num_blocks = triton.cdiv(num_rows, block_rows)
@@ -101,13 +104,14 @@ def _launch(
             options.weight,
             *tensors,
             num_rows,
-            num_classes,
-            z.stride(0),
-            target.stride(0),
+            num_classes // vector,
+            z.stride(0) // vector,
+            target.stride(0) // (vector if is_soft else 1),
             options.ignore_index,
             float(options.label_smoothing),
+            VECTOR=vector,
             ALPHA_IS_POINTER=isinstance(alpha, Tensor),
-            IS_SOFT=not is_index(target),
+            IS_SOFT=is_soft,
             IS_WEIGHTED=options.weight is not None,
             IS_SMOOTHED=options.label_smoothing > 0,
             REDUCTION=options.reduction,
@@ -119,6 +123,11 @@ def _launch(
             sanitize_overflow=False,
             enable_fp_fusion=True,  # Triton's default changes with its version
         )
+
+
+def _vector(*lengths: int) -> int:
+    """The largest power of two up to 16 that divides the lengths."""
+    return math.gcd(16, *lengths)
 
 
 def _num_warps(kernel: Any, block_classes: int, is_one_hot: bool) -> int:

@@ -1,0 +1,203 @@
+"""The Triton kernels compile for GPUs that are not here, and what comes out is what was meant.
+
+Triton's compiler takes a target; the arguments are those of a real launch, recorded. Seen are the
+registers and the shared memory, that nothing is spilled, and the width of loads and stores.
+"""
+
+import re
+import subprocess
+from itertools import product
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+pytest.importorskip("triton.backends.nvidia", reason="needs Triton's compiler for NVIDIA's")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from softmax_gradient_tampering.loss.kernels.options import Options  # noqa: E402
+from softmax_gradient_tampering.loss.kernels.triton import device, kernel  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    triton.knobs.runtime.interpret, reason="the interpreter compiles nothing"
+)
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES |= {"i64": torch.int64}
+TRITON_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+TARGET_KINDS = ("one-hot", "soft", "smoothed", "weighted", "soft, weighted", "smoothed, weighted")
+# So many that two blocks of 256 threads, or one of 512, fit on a multiprocessor.
+MOST_REGISTERS = 128
+MOST_SHARED_BYTES = 4 * kernel.MAX_BLOCK_CLASSES  # the class weights of a block, in float32
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+
+
+class Subject(NamedTuple):
+    """What a launch is compiled for, and with."""
+
+    target: str = "sm_90"
+    half: str = "forward"
+    dtype: str = "bf16"
+    kind: str = "one-hot"
+    reduction: str = "mean"
+    is_pointer: bool = False  # alpha
+    num_classes: int = 1000
+
+
+VALUES = (
+    TARGETS, ("forward", "backward"), ("bf16", "fp16", "fp32"), TARGET_KINDS,
+    ("mean", "sum", "none"), (False, True), (10, 1000, 50264),
+)  # fmt: skip
+
+
+def covering() -> list[Subject]:
+    """Every pair of values in some subject: each next one is the one with most new pairs."""
+    left = [Subject(*values) for values in product(*VALUES)]
+    missing = {pair for subject in left for pair in pairs(subject)}
+    chosen = []
+    while missing:
+        best = max(left, key=lambda subject: len(missing & pairs(subject)))
+        missing -= pairs(best)
+        chosen.append(best)
+    return chosen
+
+
+def pairs(subject: Subject) -> set[tuple[Any, ...]]:
+    numbered = list(enumerate(subject))
+    return {(one, other) for one in numbered for other in numbered if one < other}
+
+
+class Recorder:
+    """In the place of a kernel: keeps what it is launched with."""
+
+    def __init__(self) -> None:
+        self.arguments: tuple[Any, ...] = ()
+        self.options: dict[str, Any] = {}
+
+    def __getitem__(self, grid: tuple[int, ...]) -> "Recorder":
+        return self
+
+    def __call__(self, *arguments: Any, **options: Any) -> None:
+        self.arguments, self.options = arguments, options
+
+
+def compile_launch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the compiler makes of the launch that the package would do."""
+    launch, function = Recorder(), getattr(device, f"{subject.half}_kernel")
+    dtype, num_rows, num_classes = DTYPES[subject.dtype], 33, subject.num_classes
+    z = torch.zeros(num_rows, num_classes, dtype=dtype)
+    target = torch.zeros(num_rows, dtype=torch.int64)
+    if "soft" in subject.kind:
+        target = torch.zeros_like(z)
+    weight = torch.ones(num_classes, dtype=dtype) if "weighted" in subject.kind else None
+    smoothing = 0.1 if "smoothed" in subject.kind else 0.0
+    options = Options(weight, -100, subject.reduction, smoothing, dtype)
+    # On its device alpha stays a tensor; one of a CPU becomes a number.
+    alpha: Any = torch.tensor(0.25, device="meta") if subject.is_pointer else 0.25
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel, f"{subject.half}_kernel", launch)
+        patch.setattr(torch.Tensor, "to", lambda tensor, *_, **__: tensor)
+        if subject.half == "forward":
+            kernel.forward(z, target, alpha, options)
+        else:
+            stats = torch.zeros(kernel.stats_shape(z, target, options))
+            kernel.backward(torch.zeros(()), z, target, alpha, stats, options)
+    signature, constants, attributes = specialise(function.arg_names, launch)
+    own = ("num_warps", "debug", "sanitize_overflow", "enable_fp_fusion")
+    return triton.compile(
+        ASTSource(function, signature, constants, attributes),
+        target=TARGETS[subject.target],
+        options={name: launch.options[name] for name in own},
+    )
+
+
+def specialise(names: list[str], launch: Recorder) -> tuple[dict[str, str], dict[str, Any], Any]:
+    """Types, constants and what 16 divides, as Triton takes them from the arguments of a call."""
+    given = dict(zip(names, launch.arguments, strict=False))
+    signature, constants, attributes = {}, {}, {}
+    for number, name in enumerate(names):
+        value = given.get(name, launch.options.get(name))
+        if name not in given or value is None or (isinstance(value, int) and value == 1):
+            signature[name], constants[name] = "constexpr", value
+            continue
+        if isinstance(value, torch.Tensor):
+            signature[name], divided = f"*{TRITON_NAMES[value.dtype]}", 0
+        else:
+            signature[name] = "fp32" if isinstance(value, float) else "i32"
+            divided = value if isinstance(value, int) else 1
+        if divided % 16 == 0:
+            attributes[number,] = [["tt.divisibility", 16]]
+    return signature, constants, attributes
+
+
+def resources(compiled: Any, tmp_path: Any) -> dict[str, int]:
+    """Registers of a thread, and bytes that it spills."""
+    if "amdgcn" in compiled.asm:
+        found = dict(re.findall(r"\.(\w+):\s+(\d+)$", compiled.asm["amdgcn"], re.MULTILINE))
+        spills = int(found["vgpr_spill_count"]) + int(found["sgpr_spill_count"])
+        return {"registers": int(found["vgpr_count"]), "spills": spills}
+    path = tmp_path / "kernel.cubin"
+    path.write_bytes(compiled.asm["cubin"])
+    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
+    return {"registers": found["REG"], "spills": found["STACK"] + found["LOCAL"]}
+
+
+def assert_is_lean(subject: Subject, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = compile_launch(subject, monkeypatch)
+    used = resources(compiled, tmp_path)
+    assert used["spills"] == 0, subject
+    assert used["registers"] <= MOST_REGISTERS, subject
+    assert compiled.metadata.shared <= MOST_SHARED_BYTES, subject
+
+
+@pytest.mark.parametrize("subject", covering(), ids=str)
+def test_every_pair_of_values_compiles_without_a_spill(subject, tmp_path, monkeypatch):
+    assert_is_lean(subject, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TARGET_KINDS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_combination_compiles_without_a_spill(target, kind, tmp_path, monkeypatch):
+    for values in product(*VALUES):
+        subject = Subject(*values)
+        if (subject.target, subject.kind) == (target, kind):
+            assert_is_lean(subject, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("half", ["forward", "backward"])
+@pytest.mark.parametrize("num_classes", [1000, 1024, 50264, 128256])
+def test_half_rows_of_a_multiple_of_8_are_read_and_written_in_128_bits(
+    half, num_classes, monkeypatch
+):
+    """A number of classes that 8 divides, and not 16, was read two bytes at a time."""
+    ptx = compile_launch(Subject(half=half, num_classes=num_classes), monkeypatch).asm["ptx"]
+    vectors = len(re.findall(r"ld\.global[.\w:]*\.v4\.b32", ptx))
+    # 16 logits a thread at most, 8 of a load.
+    assert vectors == (2 if num_classes > 4096 else 1)
+    narrow = len(re.findall(r"ld\.global[.\w:]*\.b16", ptx))
+    assert narrow == (1 if half == "forward" else 0)  # the logit of the label
+    if half == "backward":
+        assert len(re.findall(r"st\.global\.v4\.b32", ptx)) == vectors
+        assert not re.findall(r"st\.global\.b16", ptx)
+
+
+def test_rows_whose_alignment_allows_less_are_read_as_wide_as_it_allows(monkeypatch):
+    ptx = compile_launch(Subject(half="backward", num_classes=1004), monkeypatch).asm["ptx"]
+    assert re.findall(r"ld\.global[.\w:]*\.v2\.b32", ptx)
+    ptx = compile_launch(Subject(half="backward", num_classes=1001), monkeypatch).asm["ptx"]
+    assert not re.findall(r"ld\.global[.\w:]*\.v[24]\.b32", ptx)
