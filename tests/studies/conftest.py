@@ -9,4 +9,4 @@ from tests.studies.studies import InProcess
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands train in this process: a worker of its own imports torch for seconds."""
-    monkeypatch.setattr(runner, "WorkerPool", lambda num_jobs, num_threads: InProcess())
+    monkeypatch.setattr(runner, "WorkerPool", lambda *_: InProcess())

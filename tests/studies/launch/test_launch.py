@@ -17,7 +17,9 @@ import pytest
 
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.launch.driver import Driver
 from softmax_gradient_tampering.studies.launch.pool import Ended
+from softmax_gradient_tampering.studies.launch.progress import StudyProgress
 from softmax_gradient_tampering.studies.launch.runner import RunnerOptions, check_arms, open_runner
 from softmax_gradient_tampering.studies.launch.torchrun import train_command
 from softmax_gradient_tampering.studies.plan.plan import State
@@ -64,6 +66,19 @@ def test_every_cell_is_trained_once_and_again_only_what_is_missing() -> None:
     larger, further = study_of("--alphas", "1", "0.5", "--seeds", "3"), InProcess()
     launch(larger, further)
     assert further.started == [cell.id for cell in larger.plan.cells if cell.seed == 2]
+
+
+def test_a_finished_cell_keeps_one_checkpoint_unless_asked() -> None:
+    study = study_of(*WORDS, training=(*TRAINING, "--epochs", "3"))
+    Driver(study, InProcess(), StudyProgress(is_silent=True), keeps_checkpoints=True).run()
+    for cell in study.plan.cells:
+        assert len(list(study.cell_path(cell).glob("*.pth.tar"))) > 1
+    shutil.rmtree(study.path)
+    study = study_of(*WORDS, training=(*TRAINING, "--epochs", "3"))
+    launch(study)
+    for cell in study.plan.cells:
+        assert [path.name for path in study.cell_path(cell).glob("*.pth.tar")] == ["last.pth.tar"]
+    assert states(study) == ["finished"] * 4
 
 
 def test_arms_of_one_seed_are_pairs() -> None:

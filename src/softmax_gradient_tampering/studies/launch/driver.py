@@ -30,6 +30,7 @@ class Driver:
         study: worked on.
         runner: trains.
         progress: shows it.
+        keeps_checkpoints: whether a finished run keeps all its checkpoints, not the last alone.
         done: ids of the cells whose runs are finished, or diverged, which is a result too.
         given_up: ids of the cells that failed for good, and why.
         invalid: ids of the cells whose files are not the plan's, and how.
@@ -39,6 +40,7 @@ class Driver:
     study: StudyFolder
     runner: Runner
     progress: StudyProgress
+    keeps_checkpoints: bool = False
     done: set[str] = field(default_factory=set)
     given_up: dict[str, str] = field(default_factory=dict)
     invalid: dict[str, str] = field(default_factory=dict)
@@ -132,6 +134,8 @@ class Driver:
         record = self._look_at(cell)
         if record.state is State.FINISHED:
             self.study.forget_failure(cell)
+            if not self.keeps_checkpoints:
+                self.study.prune_checkpoints(cell)
         elif not error and not _is_settled(record):
             error = "it ended without a result.json"
             self.study.record_failure(cell, error)

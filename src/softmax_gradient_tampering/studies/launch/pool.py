@@ -7,12 +7,13 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.studies.launch.devices import use_devices
 from softmax_gradient_tampering.training.config.fields import Config
 
 _GRACE_S = 60.0  # for a step, and the recovery checkpoint after it
@@ -38,10 +39,12 @@ class WorkerPool:
     Args:
         num_workers: processes.
         num_threads: of torch in each.
+        devices: the GPUs that each of them sees; none for all that there are.
     """
 
-    def __init__(self, num_workers: int, num_threads: int) -> None:
-        self._workers = [_Worker(num_threads) for _ in range(num_workers)]
+    def __init__(self, num_workers: int, num_threads: int, devices: Sequence[str] = ()) -> None:
+        slots = devices or [""] * num_workers
+        self._workers = [_Worker(num_threads, slot) for slot in slots]
 
     @property
     def num_idle(self) -> int:
@@ -71,16 +74,23 @@ class WorkerPool:
 class _Worker:
     """One worker process, and the run that it is at."""
 
-    def __init__(self, num_threads: int) -> None:
+    def __init__(self, num_threads: int, devices: str) -> None:
         self.key: str | None = None
         self._num_threads = num_threads
+        self._devices = devices
         self._process: Any = None  # made when there is something to do
 
     def _open(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self._num_threads), daemon=True)
-        self._process.start()
+        arguments = (theirs, self._num_threads, self._devices)
+        self._process = context.Process(target=_work, args=arguments, daemon=True)
+        # Ctrl-C reaches all processes of a terminal. The child's is held back until it ignores it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
     @property
@@ -117,9 +127,12 @@ class _Worker:
         self._connection.close()
 
 
-def _work(connection: Connection, num_threads: int) -> None:
+def _work(connection: Connection, num_threads: int, devices: str) -> None:
     """Train what comes through the connection, until it is closed or a signal stops a run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if devices:
+        use_devices(devices)
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 the process's own, to its end
     warnings.simplefilter("ignore")  # said once, where the study was planned
 
@@ -132,7 +145,7 @@ def _work(connection: Connection, num_threads: int) -> None:
     while True:
         try:
             config = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent is gone
             return
         error = details = ""
         try:
@@ -143,7 +156,10 @@ def _work(connection: Connection, num_threads: int) -> None:
             error = str(mistake)
         except Exception as bug:
             error, details = f"{type(bug).__name__}: {first_line(bug)}", traceback.format_exc()
-        connection.send((error, details))
+        try:
+            connection.send((error, details))
+        except OSError:  # the parent is gone
+            return
 
 
 def _leave_with(parent: int) -> Callable[[], None]:

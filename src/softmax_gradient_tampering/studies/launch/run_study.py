@@ -27,14 +27,12 @@ def run_study(request: RunRequest, is_silent: bool = False) -> StudyFolder:
     Raises:
         UserError: the study cannot be run, or a run of it failed.
     """
-    options = options_for_this_machine(
-        request.num_jobs, request.num_threads, request.plan.processes_per_run
-    )
+    options = options_for_this_machine(request.machine, request.plan.processes_per_run)
     progress = StudyProgress(is_silent=is_silent)
     with end_on_interruption(request.path), open_runner(options) as runner:
         try:
             study = _plan(request, options, runner)
-            driver = Driver(study, runner, progress)
+            driver = Driver(study, runner, progress, request.keeps_checkpoints)
             driver.run()
             while request.plan.settling is not None and not driver.has_failures:
                 news = add_seeds(study, options.num_jobs)
@@ -54,9 +52,7 @@ def plan_study(request: RunRequest) -> StudyFolder:
     Raises:
         UserError: the study cannot be run, or the folder holds another one.
     """
-    options = options_for_this_machine(
-        request.num_jobs, request.num_threads, request.plan.processes_per_run
-    )
+    options = options_for_this_machine(request.machine, request.plan.processes_per_run)
     with end_on_interruption(request.path), open_runner(options) as runner:
         return _plan(request, options, runner)
 

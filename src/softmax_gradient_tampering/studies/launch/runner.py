@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.launch.devices import count_gpus, device_slots
 from softmax_gradient_tampering.studies.launch.pool import Ended, WorkerPool
 from softmax_gradient_tampering.studies.launch.torchrun import TorchrunPool
+from softmax_gradient_tampering.studies.plan.machine import Machine
 from softmax_gradient_tampering.studies.plan.plan import Plan
 from softmax_gradient_tampering.training.config.fields import Config
 
@@ -24,11 +26,13 @@ class RunnerOptions:
         num_jobs: runs at a time.
         num_threads: of each run.
         processes_per_run: above 1, a run is a torchrun job.
+        devices: the GPUs that each job sees; none for all that there are.
     """
 
     num_jobs: int
     num_threads: int = 1
     processes_per_run: int = 1
+    devices: tuple[str, ...] = ()
 
 
 class Runner(Protocol):
@@ -44,28 +48,35 @@ class Runner(Protocol):
     def stop(self) -> None: ...
 
 
-def options_for_this_machine(
-    num_jobs: int | None, num_threads: int | None, processes_per_run: int = 1
-) -> RunnerOptions:
+def options_for_this_machine(asked: Machine, processes_per_run: int = 1) -> RunnerOptions:
     """How runs are started on this machine.
 
     Args:
-        num_jobs: runs at a time; by default one a core, or one on a GPU, which it fills.
-        num_threads: of each run; by default the cores divided among the jobs.
+        asked: what the command line says of it.
         processes_per_run: of each run.
 
     Raises:
-        UserError: a number is below 1.
+        UserError: a number is below 1, or flags contradict each other.
     """
-    for flag, number in (("--jobs", num_jobs), ("--threads", num_threads)):
+    numbers = {
+        "--jobs": asked.num_jobs,
+        "--threads": asked.num_threads,
+        "--jobs-per-gpu": asked.jobs_per_gpu,
+    }
+    for flag, number in numbers.items():
         if number is not None and number < 1:
             raise UserError(f"{flag} {number}: must be at least 1")
+    devices: tuple[str, ...] = ()
+    if asked.gpus is not None:
+        if asked.num_jobs is not None:
+            raise UserError("--jobs and --gpus: --gpus says how many; see --jobs-per-gpu")
+        devices = device_slots(asked.gpus, asked.jobs_per_gpu or 1, processes_per_run)
+    elif asked.jobs_per_gpu is not None:
+        raise UserError("--jobs-per-gpu belongs to --gpus; add that")
     num_cores = len(os.sched_getaffinity(0))
-    if num_jobs is None:
-        import torch
-
-        num_jobs = 1 if torch.cuda.is_available() else num_cores
-    return RunnerOptions(num_jobs, num_threads or max(1, num_cores // num_jobs), processes_per_run)
+    num_jobs = len(devices) or asked.num_jobs or (1 if count_gpus() else num_cores)
+    num_threads = asked.num_threads or max(1, num_cores // num_jobs)
+    return RunnerOptions(num_jobs, num_threads, processes_per_run, devices)
 
 
 @contextmanager
@@ -73,9 +84,9 @@ def open_runner(options: RunnerOptions) -> Iterator[Runner]:
     """What trains the runs; ended on leaving, whatever it is at."""
     runner: Runner
     if options.processes_per_run > 1:
-        runner = TorchrunPool(options.num_jobs, options.processes_per_run)
+        runner = TorchrunPool(options.num_jobs, options.processes_per_run, options.devices)
     else:
-        runner = WorkerPool(options.num_jobs, options.num_threads)
+        runner = WorkerPool(options.num_jobs, options.num_threads, options.devices)
     try:
         yield runner
     finally:

@@ -45,7 +45,7 @@ def run_search(request: SearchRequest) -> dict[str, Any]:
     """
     optuna = _import_optuna()
     plan = _plan(request, [_arm("trial-0", 1.0, request.settings["lr"], request.holdout)])
-    options = options_for_this_machine(request.num_jobs, request.num_threads)
+    options = options_for_this_machine(request.machine)
     is_new = _is_new(request)
     with end_on_interruption(request.path), open_runner(options) as runner:
         search = Search(request, optuna, runner)

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.text import open_regular
+from softmax_gradient_tampering.studies.launch.devices import environment_with
 from softmax_gradient_tampering.studies.launch.pool import Ended
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
@@ -55,11 +57,14 @@ class TorchrunPool:
     Args:
         num_jobs: at a time.
         num_processes: of each.
+        devices: the GPUs that each job sees; none for all that there are.
     """
 
-    def __init__(self, num_jobs: int, num_processes: int) -> None:
-        self._num_jobs = num_jobs
+    def __init__(self, num_jobs: int, num_processes: int, devices: Sequence[str] = ()) -> None:
+        self._num_jobs = len(devices) or num_jobs
         self._num_processes = num_processes
+        self._free = list(devices)
+        self._devices: dict[str, str] = {}
         self._jobs: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
 
     @property
@@ -71,8 +76,12 @@ class TorchrunPool:
         folder = Path(config.output) / config.experiment
         prepare(folder, config)
         log = folder / "run.log"
+        environment = None
+        if self._free:
+            self._devices[key] = self._free.pop(0)
+            environment = environment_with(self._devices[key])
         with log.open("ab") as file:
-            self._jobs[key] = (_popen(folder, self._num_processes, file), log)
+            self._jobs[key] = (_popen(folder, self._num_processes, file, environment), log)
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """The runs that have ended, at the latest after a time."""
@@ -95,14 +104,23 @@ class TorchrunPool:
 
     def _end(self, key: str) -> Ended:
         job, log = self._jobs.pop(key)
+        if key in self._devices:
+            self._free.append(self._devices.pop(key))
         return Ended(key, "" if job.returncode == 0 else _reason(log, job.returncode))
 
 
-def _popen(folder: Path, num_processes: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _popen(
+    folder: Path, num_processes: int, log: IO[bytes], environment: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
     command = train_command(folder, num_processes, sys.executable)
     # In a session of its own, Ctrl-C reaches the study alone, which decides what it means.
     return subprocess.Popen(
-        command, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent
+        command,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
     )
 
 

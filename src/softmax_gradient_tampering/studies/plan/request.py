@@ -15,6 +15,11 @@ from softmax_gradient_tampering.studies.plan.design import (
     make_plan,
     shared_settings,
 )
+from softmax_gradient_tampering.studies.plan.machine import (
+    Machine,
+    add_machine_flags,
+    machine_of,
+)
 from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN, Plan, Settling
 from softmax_gradient_tampering.studies.plan.study_file import TRAIN_KEY, read_study_file
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
@@ -33,14 +38,14 @@ class RunRequest:
     Attributes:
         plan: of the study.
         path: DIR/NAME.
-        num_jobs: runs at a time; None for what the machine takes.
-        num_threads: of each run; None likewise.
+        machine: what of it the runs may use.
+        keeps_checkpoints: keep all checkpoints of finished runs, not the last one alone.
     """
 
     plan: Plan
     path: Path
-    num_jobs: int | None
-    num_threads: int | None
+    machine: Machine
+    keeps_checkpoints: bool = False
 
 
 def parse_run(argv: Sequence[str], action: str = "run") -> RunRequest:
@@ -86,7 +91,8 @@ def parse_run(argv: Sequence[str], action: str = "run") -> RunRequest:
         command=["sgt", "study", "run", *argv],
     )
     path = Path(given.get("output", "output/study")) / name
-    return RunRequest(make_plan(options, settings), path, given.get("jobs"), given.get("threads"))
+    plan = make_plan(options, settings)
+    return RunRequest(plan, path, machine_of(given), given.get("keep_checkpoints", False))
 
 
 def _settling(given: Mapping[str, Any]) -> Settling | None:
@@ -166,15 +172,7 @@ def add_shared_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="choose settings on this share of the training set, held out by the seed [0.2]",
     )
-    parser.add_argument(
-        "--jobs", type=int, metavar="N", help="train N runs at a time [one a core; on a GPU one]"
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="give each run N threads [the cores divided by the jobs]",
-    )
+    add_machine_flags(parser)
 
 
 _DESCRIPTIONS = {
@@ -257,6 +255,11 @@ def _parser(action: str) -> argparse.ArgumentParser:
         metavar="WAY:START:END",
         help="add an arm whose alpha changes over the epochs for each of these, "
         "such as linear:1:0.25 or cosine:1:0.25 [none]",
+    )
+    parser.add_argument(
+        "--keep-checkpoints",
+        action="store_true",
+        help="keep all checkpoints of a finished run, not last.pth.tar alone [off]",
     )
     parser.add_argument(
         "--processes-per-run",

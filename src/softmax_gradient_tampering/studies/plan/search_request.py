@@ -10,6 +10,7 @@ from typing import Any
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.recipes.catalogue import recipe_path
 from softmax_gradient_tampering.studies.plan.design import check_seeds, shared_settings
+from softmax_gradient_tampering.studies.plan.machine import Machine, machine_of
 from softmax_gradient_tampering.studies.plan.request import (
     add_shared_flags,
     check_name,
@@ -32,8 +33,7 @@ class SearchRequest:
         holdout: share of the training set that a trial is judged on.
         storage: URL of a database of the trials; None for memory.
         settings: of all runs, as plain values.
-        num_jobs: runs at a time; None for what the machine takes.
-        num_threads: of each run; None likewise.
+        machine: what of it the runs may use.
     """
 
     path: Path
@@ -44,8 +44,7 @@ class SearchRequest:
     holdout: float
     storage: str | None
     settings: Mapping[str, Any]
-    num_jobs: int | None = None
-    num_threads: int | None = None
+    machine: Machine
 
 
 def parse_search(argv: Sequence[str]) -> SearchRequest:
@@ -81,8 +80,7 @@ def parse_search(argv: Sequence[str]) -> SearchRequest:
         holdout=args.holdout,
         storage=args.storage,
         settings=settings,
-        num_jobs=args.jobs,
-        num_threads=args.threads,
+        machine=machine_of(vars(args)),
     )
 
 
@@ -127,5 +125,5 @@ def _parser() -> argparse.ArgumentParser:
         help="keep the trials in a database that several machines share, such as "
         "postgresql://... [memory]",
     )
-    parser.set_defaults(output="output/study", holdout=0.2, name=None, jobs=None, threads=None)
+    parser.set_defaults(output="output/study", holdout=0.2, name=None)
     return parser

@@ -19,6 +19,8 @@ from softmax_gradient_tampering.studies.results.cell_record import (
     read_failure,
 )
 
+_LAST = "last.pth.tar"
+
 
 class StudyFolder:
     """A study on disk.
@@ -71,6 +73,14 @@ class StudyFolder:
     def forget_failure(self, cell: Cell) -> None:
         """Remove failure.json of a cell that is finished after all."""
         (self.cell_path(cell) / FAILURE_NAME).unlink(missing_ok=True)
+
+    def prune_checkpoints(self, cell: Cell) -> None:
+        """Remove all checkpoints of a finished cell but the last one."""
+        path = self.cell_path(cell)
+        if (path / _LAST).exists():
+            for checkpoint in path.glob("*.pth.tar"):
+                if checkpoint.name != _LAST:
+                    checkpoint.unlink(missing_ok=True)
 
     def reload(self) -> None:
         """Read plan.json again: another process may have chosen the tuned settings."""
