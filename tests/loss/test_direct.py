@@ -20,16 +20,19 @@ from tests.loss.cases import assert_equal
 from tests.loss.test_native import needs_library
 
 ALPHA = 0.25
+SHAPES = (
+    *((1, 1), (7, 5), (64, 10), (33, 100), (3, 3000)),
+    *((3, 4, 1), (2, 5, 3), (2, 3, 20, 30), (3, 70, 2, 1, 3)),
+)
 PLAIN = (None, -100, "mean", 0.0, "auto")
 
 
-def make(
-    num_rows: int = 7, num_classes: int = 5, requires_grad: bool = True
-) -> tuple[Tensor, Tensor]:
+def make(*shape: int, requires_grad: bool = True) -> tuple[Tensor, Tensor]:
     """Logits and labels, one of them ignored if there are several."""
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(num_rows, num_classes, generator=generator)
-    target = torch.randint(num_classes, (num_rows,), generator=generator)
+    shape = shape or (7, 5)
+    logits = 3 * torch.randn(shape, generator=generator)
+    target = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
     target[1:2] = -100
     return logits.requires_grad_(requires_grad), target
 
@@ -62,7 +65,7 @@ def assert_same(results: list[Any]) -> None:
 
 @needs_library
 @pytest.mark.parametrize("alpha", [1e-30, 0.25, 1.0])
-@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 10), (33, 100), (3, 3000)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_value_and_gradient_are_those_of_the_long_way(shape, alpha, monkeypatch):
     logits, target = make(*shape)
     assert functional.is_direct(logits, target, alpha, PLAIN)
@@ -240,6 +243,7 @@ def test_whoever_looks_on_sees_what_the_long_way_shows(call, monkeypatch):
 
 
 LOGITS, TARGET = make(requires_grad=False)
+IMAGES, LABELS = make(2, 5, 3, 4, requires_grad=False)
 TENSORS = {
     "float64": (LOGITS.double(), TARGET),
     "bfloat16": (LOGITS.bfloat16(), TARGET),
@@ -255,6 +259,8 @@ TENSORS = {
     "all zero labels": (LOGITS, torch._efficientzerotensor(7, dtype=torch.int64)),
     "sparse": (LOGITS.to_sparse(), TARGET),
     "no data": (LOGITS.to("meta"), TARGET.to("meta")),
+    "labels of another shape": (LOGITS.reshape(7, 5, 1), TARGET),
+    "channels last": (IMAGES.contiguous(memory_format=torch.channels_last), LABELS),
     "two devices": (LOGITS, TARGET.to("meta")),
     "a row too many": (LOGITS, TARGET[1:]),
     "no class": (LOGITS, TARGET + 3),

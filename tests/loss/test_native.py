@@ -27,8 +27,12 @@ needs_library = pytest.mark.skipif(
     reason="needs Linux, g++ and a processor with AVX2",
 )
 HALF_TYPES = (torch.bfloat16, torch.float16)
-# Around a chunk's size, and around the widths of vector instructions.
-NUM_CLASSES = (1, 2, 7, 16, 17, 63, 2047, 2048, 2049, 5000)
+# Around the widths of vectors and of their transposition, where rows fill vectors of their own,
+# where fewer rows are taken at once, and around the size of a chunk.
+NUM_CLASSES = (
+    *(1, 2, 4, 5, 7, 8, 9, 16, 17, 21, 31, 33, 47, 48, 49, 63, 64, 200),
+    *(511, 513, 1000, 2047, 2048, 2049, 5000, 9000),
+)
 
 
 def arguments(case, dtype=torch.float32, **changes):
@@ -68,7 +72,7 @@ def test_every_option_is_as_the_reference_has_it(case):
 @pytest.mark.parametrize("num_classes", NUM_CLASSES)
 def test_every_number_of_classes_is_as_the_reference_has_it(num_classes):
     for case in FEW_CASES[:-1]:
-        logits, target, options = arguments(replace(case, shape=(5, num_classes)))
+        logits, target, options = arguments(replace(case, shape=(21, num_classes)))
         actual = forward_and_backward(native, logits, target, 0.25, options)
         expected = forward_and_backward(reference, logits, target, 0.25, options)
         for ours, oracle in zip(actual, expected, strict=True):
@@ -237,8 +241,9 @@ def test_both_instruction_sets_agree_with_the_reference(capability, anew, monkey
         pytest.skip("needs a processor with AVX-512")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert native_library.native_library() is not None
-    for case, dtype in product(FEW_CASES[:-1], (torch.float32, *HALF_TYPES)):
-        logits, target, options = arguments(replace(case, shape=(5, 300)), dtype)
+    shapes = ((5, 300), (40, 21), (3, 5, 40), (20, 50))
+    for case, dtype, shape in product(FEW_CASES[:-1], (torch.float32, *HALF_TYPES), shapes):
+        logits, target, options = arguments(replace(case, shape=shape), dtype)
         actual = forward_and_backward(native, logits, target, 0.25, options)
         expected = forward_and_backward(reference, logits.float(), target, 0.25, options)
         assert_close(actual[0], expected[0], "float32")

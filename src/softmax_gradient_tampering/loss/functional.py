@@ -136,7 +136,7 @@ def is_direct(input: Tensor, target: Tensor, alpha: float, options: tuple[Any, .
         and reduction == "mean"
         and kernel == "auto"
         and is_unobserved()
-        and native.PlainRows.takes(input, target, alpha)
+        and native.PlainLogits.takes(input, target, alpha)
     )
 
 

@@ -118,23 +118,23 @@ class _Recorded(torch.autograd.Function):
 
 
 class _Direct(torch.autograd.Function):
-    """The same for what `native.PlainRows` takes: for few rows every step of Python counts."""
+    """The same for what `native.PlainLogits` takes: for few logits every step of Python counts."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float) -> Tensor:
-        rows = native.PlainRows(logits, target)
-        ctx.rows, ctx.alpha = rows, alpha
+        plain = native.PlainLogits(logits, target)
+        ctx.plain, ctx.alpha = plain, alpha
         ctx.save_for_backward(logits, target)
-        return rows.forward(logits, target)
+        return plain.forward(logits, target)
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
         logits, target = ctx.saved_tensors
-        rows, alpha = ctx.rows, ctx.alpha
+        plain, alpha = ctx.plain, ctx.alpha
         # Whoever saves tensors for autograd (a hook of torch's) may give others back.
-        if is_plain_gradient(grad_loss) and rows.holds(logits, target):
-            return rows.backward(grad_loss, logits, alpha), None, None
-        grad = _gradient(grad_loss, logits, rows.stats, target, alpha, _DEFAULTS)
+        if is_plain_gradient(grad_loss) and plain.holds(logits, target):
+            return plain.backward(grad_loss, logits, alpha), None, None
+        grad = _gradient(grad_loss, logits, plain.stats, target, alpha, _DEFAULTS)
         return grad, None, None
 
 

@@ -64,18 +64,20 @@ def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
     return ()
 
 
-class PlainRows:
-    """`forward` and `backward` of float32 rows (N, C), their labels and the default options.
+class PlainLogits:
+    """`forward` and `backward` of float32 logits, their labels and the default options.
 
-    The same in the fewest steps: for few rows every step of Python counts.
+    The same in the fewest steps: for few logits every step of Python counts.
     """
 
     def __init__(self, z: Tensor, target: Tensor) -> None:
-        num_rows, num_classes = z.shape
+        num_images, num_classes = z.shape[:2]
+        num_positions = target.numel() // num_images
+        self._shape = z.shape
         self._problem = Problem(
             *(z.data_ptr(), target.data_ptr(), None, None),
-            *(num_rows, num_classes, 1, num_classes, 1, -100, 0.0),
-            *(_DTYPES[torch.float32], True, torch.get_num_threads()),
+            *(num_images, num_classes, num_positions, num_classes * num_positions, num_positions),
+            *(-100, 0.0, _DTYPES[torch.float32], True, torch.get_num_threads()),
         )
         self._divisor = ctypes.c_float()
 
@@ -85,9 +87,8 @@ class PlainRows:
         return (
             z.dtype is torch.float32
             and target.dtype is torch.int64
-            and z.dim() == 2
-            and target.dim() == 1
-            and z.size(0) == target.size(0)
+            and z.dim() >= 2
+            and target.shape == z.shape[:1] + z.shape[2:]
             and z.is_cpu
             and target.is_cpu
             and z.layout is torch.strided
@@ -102,11 +103,10 @@ class PlainRows:
 
     def holds(self, z: Tensor, target: Tensor) -> bool:
         """Whether these tensors are those that it was made of."""
-        problem = self._problem
         return (
-            z.data_ptr() == problem.z
-            and target.data_ptr() == problem.labels
-            and z.shape == (problem.num_images, problem.num_classes)
+            z.data_ptr() == self._problem.z
+            and target.data_ptr() == self._problem.labels
+            and z.shape == self._shape
             and z.is_contiguous()
         )
 

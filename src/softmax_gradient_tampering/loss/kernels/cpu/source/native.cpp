@@ -13,12 +13,12 @@
 
 #include <sys/mman.h>
 
-#include "lanes.h"
+#include "planes.h"
 #include "rows.h"
 
 namespace {
 
-constexpr int64_t kManyClasses = 128;    // so many, and a row fills vectors of its own
+constexpr int64_t kManyClasses = 48;     // so many, and a row fills vectors of its own
 constexpr int64_t kSerial = 1 << 15;     // logits up to which a second thread costs more
 constexpr int64_t kHugePages = 1 << 21;  // bytes of a gradient from which page faults count
 

@@ -1,81 +1,171 @@
 // Rows of many classes: the numbers of a vector are classes of one row.
 //
-// A row is read from memory once in each pass, and then from the cache. Sums are float32 over a
-// chunk of classes and double over chunks.
+// Some rows are taken at once. They stay in the nearest cache, and what is left of a row's sums, a
+// vector, is summed for all of them together. Sums are float32 over a chunk of classes and double
+// over chunks.
 
 #pragma once
 
 #include <memory>
 
+#include "lanes.h"
 #include "problem.h"
 #include "vectors.h"
 
 namespace {
 
-// The double sum of `f(c, size)`, vectors that are summed as float32 within a chunk.
-template <typename F>
-inline double sum_over(int64_t num_classes, F f) {
-  constexpr int64_t kChunk = 2048;
-  double total = 0;
-  for (int64_t begin = 0; begin < num_classes; begin += kChunk) {
-    Floats sum = {};
-    const int64_t end = begin + kChunk < num_classes ? begin + kChunk : num_classes;
-    for_vectors(begin, end, [&](int64_t c, int64_t size) { sum += f(c, size); });
-    total += fold(sum, [](Floats x, Floats y) { return x + y; });
-  }
-  return total;
-}
-
-// Of row i, whose logits x are float32.
-class RowMath {
+template <typename T>
+class RowBlocks {
  public:
-  explicit RowMath(const Target& target)
-      : target_(target), problem_(target.problem), num_classes_(problem_.num_classes) {}
+  explicit RowBlocks(const Target& target)
+      : target_(target),
+        problem_(target.problem),
+        num_classes_(problem_.num_classes),
+        most_rows_(std::clamp<int64_t>(kNumbers / num_classes_, 1, kWidth)),
+        math_(target) {}
 
-  double loss(int64_t i, const float* x) const {
-    return with_rest(target_.rest, [&](auto rest) { return loss<rest>(i, x); });
+  // `rows` are the logits of half types as float32, and then their gradients.
+  struct Scratch {
+    explicit Scratch(const RowBlocks& blocks)
+        : rows(kIsFloat ? nullptr : new float[blocks.most_rows_ * blocks.num_classes_]) {}
+    std::unique_ptr<float[]> rows;
+    Lanes lanes;
+  };
+
+  int64_t count() const { return (problem_.num_images + most_rows_ - 1) / most_rows_; }
+
+  Sums forward(int64_t index, Scratch& scratch, float* losses) const {
+    Block block = at(index);
+    Lanes& lanes = scratch.lanes;
+    Sums sums = math_.read(block.i, block.num_rows, lanes);
+    if (sums.is_wrong) return sums;
+    read_logits(block, scratch);
+    with_rest(target_.rest, [&](auto rest) {
+      const Totals totals = sum<rest, false>(block, lanes, 1.0f);
+      Floats at_label = {};
+      for (int64_t row = 0; row < block.num_rows; ++row)
+        at_label[row] = block.x[row * block.stride + lanes.label[row]];
+      math_.write_losses<rest>(lanes, 0, totals, at_label);
+    });
+    if (losses) std::copy_n(lanes.loss, block.num_rows, losses + block.i);
+    sums.loss = math_.sum_of_losses(lanes, block.num_rows);
+    return sums;
   }
 
-  // `gradient` may be x; it holds the exponentials in the meantime.
-  void write_gradient(int64_t i, const float* x, double scale, float alpha, float* gradient) const {
-    with_rest(target_.rest, [&](auto rest) { write<rest>(i, x, scale, alpha, gradient); });
+  void backward(int64_t index, Scratch& scratch, const Incoming& incoming, T* gradient) const {
+    Block block = at(index);
+    Lanes& lanes = scratch.lanes;
+    math_.read(block.i, block.num_rows, lanes);
+    math_.read_scales(incoming, block.i, block.num_rows, lanes);
+    read_logits(block, scratch);
+    T* result = gradient + block.i * num_classes_;
+    if constexpr (kIsFloat)
+      block.gradient = result;
+    else
+      block.gradient = scratch.rows.get();
+    with_rest(target_.rest, [&](auto rest) {
+      const Totals totals = sum<rest, true>(block, lanes, incoming.alpha);
+      write_gradient<rest>(block, lanes, math_.factors<rest>(lanes, 0, totals));
+    });
+    if constexpr (!kIsFloat) copy(block.gradient, block.num_rows * num_classes_, result);
   }
 
  private:
-  template <Rest kRest>
-  double loss(int64_t i, const float* x) const {
-    const float m = largest(x);
-    const double sum = sum_over(num_classes_, [&](int64_t c, int64_t size) {
-      return exp_of(load_some(x + c, size, -INFINITY) - m);
+  static constexpr bool kIsFloat = std::is_same_v<T, float>;
+  static constexpr int64_t kNumbers = 8192;  // of a block: they and their gradient in a cache
+  static constexpr int64_t kChunk = 2048;
+
+  struct Block {
+    int64_t i, num_rows;  // the first row, and how many
+    const float* x;       // its logits
+    int64_t stride;
+    float* gradient;      // adjacent rows; it holds the exponentials in the meantime
+  };
+
+  Block at(int64_t index) const {
+    const int64_t i = index * most_rows_;
+    return {i, std::min(most_rows_, problem_.num_images - i), nullptr, 0, nullptr};
+  }
+
+  void read_logits(Block& block, const Scratch& scratch) const {
+    const T* z = static_cast<const T*>(problem_.z) + block.i * problem_.image_stride;
+    if constexpr (kIsFloat) {
+      block.x = z;
+      block.stride = problem_.image_stride;
+    } else {
+      for (int64_t row = 0; row < block.num_rows; ++row)
+        copy(z + row * problem_.image_stride, num_classes_, scratch.rows.get() + row * num_classes_);
+      block.x = scratch.rows.get();
+      block.stride = num_classes_;
+    }
+  }
+
+  template <typename From, typename To>
+  static void copy(const From* from, int64_t size, To* to) {
+    for_vectors(0, size, [&](int64_t i, int64_t some) {
+      store_some(load_some(from + i, some, 0), some, to + i);
     });
-    double result = mass<kRest>(i) * std::log(sum);
-    if (kRest != Rest::kNone)
-      result -= sum_over(num_classes_, [&](int64_t c, int64_t size) {
-        return rest_of_q<kRest>(i, c, size) * (load_some(x + c, size, m) - m);
+  }
+
+  template <Rest kRest, bool kIsGradient>
+  Totals sum(const Block& block, const Lanes& lanes, float alpha) const {
+    const auto add = [](Floats x, Floats y) { return x + y; };
+    Totals totals;
+    Floats vectors[kWidth];
+    for (Floats& each : vectors) each = splat(-INFINITY);
+    for (int64_t row = 0; row < block.num_rows; ++row)
+      if (lanes.counts[row]) vectors[row] = largest(block.x + row * block.stride);
+    totals.largest = fold(vectors, max_of);
+    for (int64_t begin = 0; begin < num_classes_; begin += kChunk) {
+      const int64_t end = std::min(begin + kChunk, num_classes_);
+      Floats sums[kWidth] = {}, rests[kWidth] = {}, dots[kWidth] = {};
+      for (int64_t row = 0; row < block.num_rows; ++row) {
+        if (!lanes.counts[row]) continue;
+        const float* x = block.x + row * block.stride;
+        const float m = totals.largest[row];
+        Floats sum = {}, rest = {}, dot = {};
+        for_vectors(begin, end, [&](int64_t c, int64_t size) {
+          __builtin_prefetch(x + c + most_rows_ * block.stride);  // of the next block
+          const Floats shifted = load_some(x + c, size, -INFINITY) - m;
+          const Floats e = exp_of(kIsGradient ? alpha * shifted : shifted);
+          if (kIsGradient) store_some(e, size, block.gradient + row * num_classes_ + c);
+          sum += e;
+          if (kRest == Rest::kNone) return;
+          const Floats q = rest_of_q<kRest>(block.i + row, c, size);
+          if (kRest == Rest::kSoft) rest += q;
+          if (!kIsGradient) dot += q * (load_some(x + c, size, m) - m);
+        });
+        sums[row] = sum;
+        rests[row] = rest;
+        dots[row] = dot;
+      }
+      const Floats sum = fold(sums, add);
+      for (int j = 0; j < kWidth; ++j) totals.sum[j] += sum[j];
+      if (kRest == Rest::kSoft) totals.rest += fold(rests, add);
+      if (kRest != Rest::kNone && !kIsGradient) totals.dot += fold(dots, add);
+    }
+    return totals;
+  }
+
+  template <Rest kRest>
+  void write_gradient(const Block& block, const Lanes& lanes, const Factors& factors) const {
+    for (int64_t row = 0; row < block.num_rows; ++row) {
+      float* gradient = block.gradient + row * num_classes_;
+      if (!lanes.counts[row]) {
+        std::fill_n(gradient, num_classes_, 0.0f);
+        continue;
+      }
+      const float of_p = factors.of_p[row], scale = factors.scale[row];
+      for_vectors(0, num_classes_, [&](int64_t c, int64_t size) {
+        Floats g = of_p * load_some(gradient + c, size, 0);
+        if (kRest != Rest::kNone) g -= scale * rest_of_q<kRest>(block.i + row, c, size);
+        store_some(g, size, gradient + c);
       });
-    if (problem_.labels) result -= double{target_.label_mass(i)} * (x[problem_.labels[i]] - m);
-    return result;
+      if (kRest != Rest::kSoft) gradient[lanes.label[row]] -= factors.at_label[row];
+    }
   }
 
-  template <Rest kRest>
-  void write(int64_t i, const float* x, double scale, float alpha, float* gradient) const {
-    const float m = largest(x);
-    const double sum = sum_over(num_classes_, [&](int64_t c, int64_t size) {
-      const Floats e = exp_of(alpha * (load_some(x + c, size, -INFINITY) - m));
-      store_some(e, size, gradient + c);
-      return e;
-    });
-    const float factor = static_cast<float>(scale * mass<kRest>(i) / sum);
-    const float row_scale = static_cast<float>(scale);
-    for_vectors(0, num_classes_, [&](int64_t c, int64_t size) {
-      Floats g = factor * load_some(gradient + c, size, 0);
-      if (kRest != Rest::kNone) g -= row_scale * rest_of_q<kRest>(i, c, size);
-      store_some(g, size, gradient + c);
-    });
-    if (problem_.labels) gradient[problem_.labels[i]] -= row_scale * target_.label_mass(i);
-  }
-
-  float largest(const float* x) const {
+  Floats largest(const float* x) const {
     constexpr int64_t kAtOnce = 4;  // a maximum waits for the one before it
     Floats m[kAtOnce];
     for (Floats& each : m) each = splat(-INFINITY);
@@ -85,16 +175,7 @@ class RowMath {
     for_vectors(c, num_classes_, [&](int64_t c, int64_t size) {
       m[0] = max_of(load_some(x + c, size, -INFINITY), m[0]);
     });
-    return fold(max_of(max_of(m[0], m[1]), max_of(m[2], m[3])), max_of);
-  }
-
-  // sum_c(q)
-  template <Rest kRest>
-  double mass(int64_t i) const {
-    if (kRest != Rest::kSoft) return target_.label_mass(i) + target_.even_mass;
-    return sum_over(num_classes_, [&](int64_t c, int64_t size) {
-      return rest_of_q<kRest>(i, c, size);
-    });
+    return max_of(max_of(m[0], m[1]), max_of(m[2], m[3]));
   }
 
   // 0 beyond the classes.
@@ -110,80 +191,8 @@ class RowMath {
 
   const Target& target_;
   const Problem& problem_;
-  const int64_t num_classes_;
-};
-
-// Blocks of positions of one row each.
-template <typename T>
-class RowBlocks {
- public:
-  explicit RowBlocks(const Target& target)
-      : target_(target), problem_(target.problem), math_(target) {}
-
-  // The logits of a half type as float32.
-  struct Scratch {
-    explicit Scratch(const RowBlocks& blocks)
-        : row(std::is_same_v<T, float> ? nullptr : new float[blocks.problem_.num_classes]) {}
-    std::unique_ptr<float[]> row;
-  };
-
-  int64_t count() const { return problem_.num_images; }
-
-  Sums forward(int64_t i, Scratch& scratch, float* losses) const {
-    Sums sums;
-    sums.is_wrong = target_.is_wrong(i);
-    if (!sums.is_wrong && !target_.is_ignored(i)) {
-      sums.loss = math_.loss(i, in_float(row(i), scratch.row.get()));
-      sums.weight = target_.row_weight(i);
-    }
-    if (losses) losses[i] = static_cast<float>(sums.loss);
-    return sums;
-  }
-
-  void backward(int64_t i, Scratch& scratch, const Incoming& incoming, T* gradient) const {
-    T* result = gradient + i * problem_.num_classes;
-    if (target_.is_ignored(i)) {
-      std::memset(static_cast<void*>(result), 0, problem_.num_classes * sizeof(T));
-      return;
-    }
-    const float* x = in_float(row(i), scratch.row.get());
-    float* in_place = place_of(result, scratch.row.get());
-    math_.write_gradient(i, x, incoming.scale(i), incoming.alpha, in_place);
-    round_to(in_place, result);
-  }
-
- private:
-  const T* row(int64_t i) const {
-    return static_cast<const T*>(problem_.z) + i * problem_.image_stride;
-  }
-
-  const float* in_float(const float* z, float*) const { return z; }
-  float* place_of(float* result, float*) const { return result; }
-  void round_to(const float*, float*) const {}  // it was written in its place
-
-  template <typename Half>
-  const float* in_float(const Half* z, float* row) const {
-    for_vectors(0, problem_.num_classes, [&](int64_t c, int64_t size) {
-      store_some(load_some(z + c, size, 0), size, row + c);
-    });
-    return row;
-  }
-
-  template <typename Half>
-  float* place_of(Half*, float* row) const {
-    return row;
-  }
-
-  template <typename Half>
-  void round_to(const float* row, Half* result) const {
-    for_vectors(0, problem_.num_classes, [&](int64_t c, int64_t size) {
-      store_some(load_some(row + c, size, 0), size, result + c);
-    });
-  }
-
-  const Target& target_;
-  const Problem& problem_;
-  const RowMath math_;
+  const int64_t num_classes_, most_rows_;
+  const LaneMath math_;
 };
 
 }  // namespace

@@ -5,16 +5,12 @@
 #include <algorithm>
 #include <memory>
 
+#include "lanes.h"
 #include "problem.h"
 #include "transpose.h"
 #include "vectors.h"
 
 namespace {
-
-constexpr int kGroup = 2 * kWidth;    // lanes computed at once, as an exponential waits for itself
-constexpr int64_t kMostLanes = 1024;  // of a block
-
-inline int64_t whole_groups(int64_t num_lanes) { return (num_lanes + kGroup - 1) / kGroup * kGroup; }
 
 // Positions of some whole images, or of a part of one.
 struct Block {

@@ -27,7 +27,14 @@ struct Bfloat16 {
 
 inline Floats splat(float x) { return x - Floats{}; }
 
-inline Floats max_of(Floats x, Floats y) { return x > y ? x : y; }
+// x > y ? x : y
+inline Floats max_of(Floats x, Floats y) {
+#ifdef __AVX512F__
+  return _mm512_max_ps(x, y);
+#else
+  return _mm256_max_ps(x, y);
+#endif
+}
 
 inline Floats load(const float* from) {
   Floats x;
@@ -56,6 +63,7 @@ inline Floats load(const _Float16* from) {
 }
 
 inline void store(Floats x, float* to) { std::memcpy(to, &x, sizeof x); }
+inline void store(Ints x, int32_t* to) { std::memcpy(to, &x, sizeof x); }
 
 inline void store(Floats x, Bfloat16* to) {
   const Ints bits = (Ints)x;
@@ -145,40 +153,51 @@ inline void store_some(Floats x, int64_t size, T* to) {
     store_part(x, size, to);
 }
 
-// x and, in the place of its number i, its number i + kShift, the first following the last.
-template <int kShift, typename F, int... i>
-inline Floats combine(Floats x, F f, std::integer_sequence<int, i...>) {
-  return f(x, __builtin_shuffle(x, Ints{(i + kShift) % kWidth...}));
+// Of every chunk of kChunk numbers of x, and then of y, the half that begins at kFirst.
+template <int kChunk, int kFirst, int... i>
+inline Floats halves_of(Floats x, Floats y, std::integer_sequence<int, i...>) {
+  constexpr int kHalf = kChunk / 2, kChunks = kWidth / kChunk;
+  return __builtin_shuffle(x, y,
+                           Ints{(i / kHalf / kChunks * kWidth +
+                                 i / kHalf % kChunks * kChunk + i % kHalf + kFirst)...});
 }
 
-// All numbers of a vector combined by `f` of two vectors.
-template <typename F>
-inline float fold(Floats x, F f) {
+// The numbers of each of kNum vectors, a power of two, combined by `f` of two vectors: those of
+// vector k are number k of the result.
+template <int kNum = kWidth, typename F>
+inline Floats fold(const Floats* vectors, F f) {
   constexpr auto all = std::make_integer_sequence<int, kWidth>();
-  if (kWidth > 8) x = combine<kWidth / 2>(x, f, all);
-  return combine<1>(combine<2>(combine<4>(x, f, all), f, all), f, all)[0];
+  if constexpr (kNum == 1) {
+    return *vectors;
+  } else {
+    const Floats x = fold<kNum / 2>(vectors, f), y = fold<kNum / 2>(vectors + kNum / 2, f);
+    constexpr int kChunk = 2 * kWidth / kNum;
+    return f(halves_of<kChunk, 0>(x, y, all), halves_of<kChunk, kChunk / 2>(x, y, all));
+  }
 }
 
 // exp(x) for x <= 0, to about one unit in the last place; 0 below -87, where float32 ends.
-// x = n log(2) + r with |r| <= log(2) / 2, and exp(r) by its series.
+// x = n log(2) + r with |r| <= log(2) / 2, and exp(r) by a polynomial that is right to 4e-9.
 inline Floats exp_of(Floats x) {
   constexpr float kSmallest = -87.0f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const Floats y = x < kSmallest ? splat(kSmallest) : x;
-  const Floats shifted = y * 1.44269504088896341f + kRound;
+  const Floats shifted = x * 1.44269504088896341f + kRound;
   const Floats n = shifted - kRound;
-  const Floats r = (y - n * 0.693145751953125f) - n * 1.42860682030941723e-6f;  // log(2) in two
-  Floats series = splat(1.0f / 5040);
-  series = series * r + 1.0f / 720;
-  series = series * r + 1.0f / 120;
-  series = series * r + 1.0f / 24;
-  series = series * r + 1.0f / 6;
-  series = series * r + 0.5f;
+  const Floats r = (x - n * 0.693145751953125f) - n * 1.42860682030941723e-6f;  // log(2) in two
+  Floats series = splat(0.001381454f);
+  series = series * r + 0.008368745f;
+  series = series * r + 0.04166839f;
+  series = series * r + 0.16666521f;
+  series = series * r + 0.49999994f;
   series = series * r + 1.0f;
   series = series * r + 1.0f;
+#ifdef __AVX512F__
+  const Floats result = _mm512_scalef_ps(series, n);
+#else
   // n is in the low bits of `shifted`; into the exponent with it.
-  const Floats power = (Floats)(((Ints)shifted + 127) << 23);
-  return x < kSmallest ? Floats{} : series * power;
+  const Floats result = series * (Floats)(((Ints)shifted + 127) << 23);
+#endif
+  return x < kSmallest ? Floats{} : result;
 }
 
 // log(x) of normal numbers x > 0, to about one unit in the last place; nan stays.
