@@ -1,5 +1,4 @@
-// The positions of a block as the numbers of vectors: what is known of them, and what is made of
-// the sums over their classes.
+// Positions as the numbers of vectors: what is known of them, and is made of their sums.
 
 #pragma once
 

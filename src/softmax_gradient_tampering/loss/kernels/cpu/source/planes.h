@@ -1,5 +1,4 @@
-// Images, and rows of few classes: blocks of positions, each copied into a tile, whose vectors are
-// one class of adjacent positions.
+// Images, and rows of few classes: positions side by side in vectors, which are of one class.
 
 #pragma once
 
@@ -31,83 +30,58 @@ struct Ahead {
   int64_t class_bytes = 0, lane_bytes = 0, num_bytes = 0;
 };
 
-// Blocks of positions, each copied into a tile, which becomes its gradient and is copied out.
-template <typename T>
-class TileBlocks {
+// The tiles of a block's logits and of its class probabilities, if there are any.
+struct TileScratch {
+  TileScratch(const Problem& problem, int64_t most_lanes)
+      : tile(problem.num_classes, most_lanes), y(problem.y ? problem.num_classes : 0, most_lanes) {}
+  Tile tile, y;
+  Lanes lanes;
+};
+
+// What is fetched while a block is computed.
+struct Next {
+  Ahead z, y;
+  const int64_t* labels = nullptr;
+};
+
+// What is computed of a block, in its tiles.
+class TileMath : public LaneMath {
  public:
-  explicit TileBlocks(const Target& target)
-      : target_(target),
-        problem_(target.problem),
-        cutting_(problem_),
-        math_(target),
-        z_(static_cast<const T*>(problem_.z), problem_),
-        y_(problem_.y, problem_) {
-    z_.image_stride = problem_.image_stride;
-    z_.class_stride = problem_.class_stride;
+  explicit TileMath(const Target& target)
+      : LaneMath(target), target_(target), problem_(target.problem) {}
+
+  void write_losses(TileScratch& scratch, int64_t num_lanes, const Next& next) const {
+    with_rest(target_.rest, [&](auto rest) {
+      for (int64_t lane = 0; lane < num_lanes; lane += kGroup)
+        write_some_losses<rest>(scratch, lane, next);
+    });
   }
 
-  struct Scratch {
-    explicit Scratch(const TileBlocks& blocks)
-        : tile(blocks.problem_.num_classes, blocks.cutting_.most_lanes()),
-          y(blocks.problem_.y ? blocks.problem_.num_classes : 0, blocks.cutting_.most_lanes()) {}
-    Tile tile, y;
-    Lanes lanes;
-  };
-
-  int64_t count() const { return cutting_.count(); }
-
-  Sums forward(int64_t index, Scratch& scratch, float* losses) const {
-    const Block block = cutting_.at(index);
-    Lanes& lanes = scratch.lanes;
-    Sums sums = math_.read(block.i, block.num_lanes(), lanes);
-    if (sums.is_wrong) return sums;
-    load_tiles(block, scratch);
-    const Next next = next_of(index);
+  // The tile becomes the gradient, scale (sum_c(q) p' - q).
+  void write_gradient(TileScratch& scratch, int64_t num_lanes, float alpha,
+                      const Next& next) const {
     with_rest(target_.rest, [&](auto rest) {
-      for (int64_t lane = 0; lane < block.num_lanes(); lane += kGroup)
-        write_losses<rest>(scratch, lane, next);
+      for (int64_t lane = 0; lane < num_lanes; lane += kGroup)
+        write_some_gradients<rest>(scratch, lane, alpha, next);
     });
-    if (losses) std::copy_n(lanes.loss, block.num_lanes(), losses + block.i);
-    sums.loss = math_.sum_of_losses(lanes, block.num_lanes());
-    return sums;
-  }
-
-  void backward(int64_t index, Scratch& scratch, const Incoming& incoming, T* gradient) const {
-    const Block block = cutting_.at(index);
-    Lanes& lanes = scratch.lanes;
-    math_.read(block.i, block.num_lanes(), lanes);
-    math_.read_scales(incoming, block.i, block.num_lanes(), lanes);
-    load_tiles(block, scratch);
-    const Next next = next_of(index);
-    with_rest(target_.rest, [&](auto rest) {
-      for (int64_t lane = 0; lane < block.num_lanes(); lane += kGroup)
-        write_gradient<rest>(scratch, lane, incoming.alpha, next);
-    });
-    store_tile(scratch.tile, block, Array<T>(gradient, problem_));
   }
 
  private:
-  // What is fetched while a block is computed.
-  struct Next {
-    Ahead z, y;
-    const int64_t* labels = nullptr;
-  };
-
   static constexpr int kVectors = kGroup / kWidth;
 
   template <Rest kRest>
-  void write_losses(Scratch& scratch, int64_t first, const Next& next) const {
+  void write_some_losses(TileScratch& scratch, int64_t first, const Next& next) const {
     Totals totals[kVectors];
     sum<kRest, false>(scratch, first, 1.0f, next, totals);
     for (int k = 0; k < kVectors; ++k) {
       const int64_t lane = first + k * kWidth;
       Floats at_label = {};
       if (kRest != Rest::kSoft) at_label = logits_at(load(scratch.lanes.label + lane), scratch, lane);
-      math_.template write_losses<kRest>(scratch.lanes, lane, totals[k], at_label);
+      LaneMath::write_losses<kRest>(scratch.lanes, lane, totals[k], at_label);
     }
   }
 
-  Floats logits_at(Ints label, const Scratch& scratch, int64_t lane) const {
+  Floats logits_at(Ints label, const TileScratch& scratch, int64_t lane) const {
     constexpr int64_t kFew = 8;  // classes of which looking at each takes less time
     Floats result = {};
     if (problem_.num_classes <= kFew)
@@ -118,16 +92,15 @@ class TileBlocks {
     return result;
   }
 
-  // The tile becomes the gradient, scale (sum_c(q) p' - q).
   template <Rest kRest>
-  void write_gradient(Scratch& scratch, int64_t first, float alpha, const Next& next) const {
+  void write_some_gradients(TileScratch& scratch, int64_t first, float alpha, const Next& next) const {
     Totals totals[kVectors];
     sum<kRest, true>(scratch, first, alpha, next, totals);
     Factors factors[kVectors];
     Ints label[kVectors], counts[kVectors];
     for (int k = 0; k < kVectors; ++k) {
       const int64_t lane = first + k * kWidth;
-      factors[k] = math_.template factors<kRest>(scratch.lanes, lane, totals[k]);
+      factors[k] = LaneMath::factors<kRest>(scratch.lanes, lane, totals[k]);
       label[k] = load(scratch.lanes.label + lane);
       counts[k] = load(scratch.lanes.counts + lane);
     }
@@ -139,7 +112,7 @@ class TileBlocks {
           gradient -= factors[k].scale * rest_of_q<kRest>(c, scratch.y.at(c, first + k * kWidth));
         if (kRest != Rest::kSoft)
           gradient -= label[k] == static_cast<int32_t>(c) ? factors[k].at_label : Floats{};
-        store(math_.zero_unless(counts[k], gradient), at);
+        store(zero_unless(counts[k], gradient), at);
       }
   }
 
@@ -149,7 +122,7 @@ class TileBlocks {
   };
 
   template <Rest kRest, bool kIsGradient>
-  void sum(const Scratch& scratch, int64_t first, float alpha, const Next& next,
+  void sum(const TileScratch& scratch, int64_t first, float alpha, const Next& next,
            Totals (&totals)[kVectors]) const {
     constexpr int64_t kRun = 16;  // sums of so many classes are summed, which rounds less
     const int64_t num_classes = problem_.num_classes;
@@ -201,6 +174,54 @@ class TileBlocks {
     return static_cast<float>(target_.keep) * weight * load(y) + target_.even[c];
   }
 
+  const Target& target_;
+  const Problem& problem_;
+};
+
+// Blocks of positions, each copied into a tile, which becomes its gradient and is copied out.
+template <typename T>
+class TileBlocks {
+ public:
+  explicit TileBlocks(const Target& target)
+      : problem_(target.problem),
+        cutting_(problem_),
+        math_(target),
+        z_(static_cast<const T*>(problem_.z), problem_),
+        y_(problem_.y, problem_) {
+    z_.image_stride = problem_.image_stride;
+    z_.class_stride = problem_.class_stride;
+  }
+
+  struct Scratch : TileScratch {
+    explicit Scratch(const TileBlocks& blocks)
+        : TileScratch(blocks.problem_, blocks.cutting_.most_lanes()) {}
+  };
+
+  int64_t count() const { return cutting_.count(); }
+
+  Sums forward(int64_t index, Scratch& scratch, float* losses) const {
+    const Block block = cutting_.at(index);
+    Lanes& lanes = scratch.lanes;
+    Sums sums = math_.read(block.i, block.num_lanes(), lanes);
+    if (sums.is_wrong) return sums;
+    load_tiles(block, scratch);
+    math_.write_losses(scratch, block.num_lanes(), next_of(index));
+    if (losses) std::copy_n(lanes.loss, block.num_lanes(), losses + block.i);
+    sums.loss = math_.sum_of_losses(lanes, block.num_lanes());
+    return sums;
+  }
+
+  void backward(int64_t index, Scratch& scratch, const Incoming& incoming, T* gradient) const {
+    const Block block = cutting_.at(index);
+    Lanes& lanes = scratch.lanes;
+    math_.read(block.i, block.num_lanes(), lanes);
+    math_.read_scales(incoming, block.i, block.num_lanes(), lanes);
+    load_tiles(block, scratch);
+    math_.write_gradient(scratch, block.num_lanes(), incoming.alpha, next_of(index));
+    store_tile(scratch.tile, block, Array<T>(gradient, problem_));
+  }
+
+ private:
   void load_tiles(const Block& block, const Scratch& scratch) const {
     load_tile(z_, block, scratch.tile);
     if (problem_.y) load_tile(y_, block, scratch.y);
@@ -222,10 +243,9 @@ class TileBlocks {
     return result;
   }
 
-  const Target& target_;
   const Problem& problem_;
   const Cutting cutting_;
-  const LaneMath math_;
+  const TileMath math_;
   Array<const T> z_;
   Array<const float> y_;
 };

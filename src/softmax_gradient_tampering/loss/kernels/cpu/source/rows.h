@@ -14,101 +14,51 @@
 
 namespace {
 
-template <typename T>
-class RowBlocks {
+// Some rows.
+struct RowBlock {
+  int64_t i, num_rows;  // the first row, and how many
+  const float* x;       // its logits
+  int64_t stride;
+  float* gradient;      // adjacent rows; it holds the exponentials in the meantime
+};
+
+inline int64_t most_rows_of(int64_t num_classes) {
+  constexpr int64_t kNumbers = 8192;  // of a block: they and their gradient stay in a cache
+  return std::clamp<int64_t>(kNumbers / num_classes, 1, kWidth);
+}
+
+// What is computed of some rows.
+class RowMath : public LaneMath {
  public:
-  explicit RowBlocks(const Target& target)
-      : target_(target),
+  explicit RowMath(const Target& target)
+      : LaneMath(target),
+        target_(target),
         problem_(target.problem),
         num_classes_(problem_.num_classes),
-        most_rows_(std::clamp<int64_t>(kNumbers / num_classes_, 1, kWidth)),
-        math_(target) {}
+        most_rows_(most_rows_of(num_classes_)) {}
 
-  // `rows` are the logits of half types as float32, and then their gradients.
-  struct Scratch {
-    explicit Scratch(const RowBlocks& blocks)
-        : rows(kIsFloat ? nullptr : new float[blocks.most_rows_ * blocks.num_classes_]) {}
-    std::unique_ptr<float[]> rows;
-    Lanes lanes;
-  };
-
-  int64_t count() const { return (problem_.num_images + most_rows_ - 1) / most_rows_; }
-
-  Sums forward(int64_t index, Scratch& scratch, float* losses) const {
-    Block block = at(index);
-    Lanes& lanes = scratch.lanes;
-    Sums sums = math_.read(block.i, block.num_rows, lanes);
-    if (sums.is_wrong) return sums;
-    read_logits(block, scratch);
+  void write_losses(const RowBlock& block, Lanes& lanes) const {
     with_rest(target_.rest, [&](auto rest) {
       const Totals totals = sum<rest, false>(block, lanes, 1.0f);
       Floats at_label = {};
       for (int64_t row = 0; row < block.num_rows; ++row)
         at_label[row] = block.x[row * block.stride + lanes.label[row]];
-      math_.write_losses<rest>(lanes, 0, totals, at_label);
+      LaneMath::write_losses<rest>(lanes, 0, totals, at_label);
     });
-    if (losses) std::copy_n(lanes.loss, block.num_rows, losses + block.i);
-    sums.loss = math_.sum_of_losses(lanes, block.num_rows);
-    return sums;
   }
 
-  void backward(int64_t index, Scratch& scratch, const Incoming& incoming, T* gradient) const {
-    Block block = at(index);
-    Lanes& lanes = scratch.lanes;
-    math_.read(block.i, block.num_rows, lanes);
-    math_.read_scales(incoming, block.i, block.num_rows, lanes);
-    read_logits(block, scratch);
-    T* result = gradient + block.i * num_classes_;
-    if constexpr (kIsFloat)
-      block.gradient = result;
-    else
-      block.gradient = scratch.rows.get();
+  void write_gradient(const RowBlock& block, const Lanes& lanes, float alpha) const {
     with_rest(target_.rest, [&](auto rest) {
-      const Totals totals = sum<rest, true>(block, lanes, incoming.alpha);
-      write_gradient<rest>(block, lanes, math_.factors<rest>(lanes, 0, totals));
+      const Totals totals = sum<rest, true>(block, lanes, alpha);
+      write_gradient<rest>(block, lanes, factors<rest>(lanes, 0, totals));
     });
-    if constexpr (!kIsFloat) copy(block.gradient, block.num_rows * num_classes_, result);
   }
 
  private:
-  static constexpr bool kIsFloat = std::is_same_v<T, float>;
-  static constexpr int64_t kNumbers = 8192;  // of a block: they and their gradient in a cache
   static constexpr int64_t kChunk = 2048;
 
-  struct Block {
-    int64_t i, num_rows;  // the first row, and how many
-    const float* x;       // its logits
-    int64_t stride;
-    float* gradient;      // adjacent rows; it holds the exponentials in the meantime
-  };
-
-  Block at(int64_t index) const {
-    const int64_t i = index * most_rows_;
-    return {i, std::min(most_rows_, problem_.num_images - i), nullptr, 0, nullptr};
-  }
-
-  void read_logits(Block& block, const Scratch& scratch) const {
-    const T* z = static_cast<const T*>(problem_.z) + block.i * problem_.image_stride;
-    if constexpr (kIsFloat) {
-      block.x = z;
-      block.stride = problem_.image_stride;
-    } else {
-      for (int64_t row = 0; row < block.num_rows; ++row)
-        copy(z + row * problem_.image_stride, num_classes_, scratch.rows.get() + row * num_classes_);
-      block.x = scratch.rows.get();
-      block.stride = num_classes_;
-    }
-  }
-
-  template <typename From, typename To>
-  static void copy(const From* from, int64_t size, To* to) {
-    for_vectors(0, size, [&](int64_t i, int64_t some) {
-      store_some(load_some(from + i, some, 0), some, to + i);
-    });
-  }
-
   template <Rest kRest, bool kIsGradient>
-  Totals sum(const Block& block, const Lanes& lanes, float alpha) const {
+  Totals sum(const RowBlock& block, const Lanes& lanes, float alpha) const {
     const auto add = [](Floats x, Floats y) { return x + y; };
     Totals totals;
     Floats vectors[kWidth];
@@ -148,7 +98,7 @@ class RowBlocks {
   }
 
   template <Rest kRest>
-  void write_gradient(const Block& block, const Lanes& lanes, const Factors& factors) const {
+  void write_gradient(const RowBlock& block, const Lanes& lanes, const Factors& factors) const {
     for (int64_t row = 0; row < block.num_rows; ++row) {
       float* gradient = block.gradient + row * num_classes_;
       if (!lanes.counts[row]) {
@@ -192,7 +142,86 @@ class RowBlocks {
   const Target& target_;
   const Problem& problem_;
   const int64_t num_classes_, most_rows_;
-  const LaneMath math_;
+};
+
+// Blocks of rows; those of half types are copied to float32 and back.
+template <typename T>
+class RowBlocks {
+ public:
+  explicit RowBlocks(const Target& target)
+      : problem_(target.problem),
+        num_classes_(problem_.num_classes),
+        most_rows_(most_rows_of(num_classes_)),
+        math_(target) {}
+
+  // `rows` are the logits of half types as float32, and then their gradients.
+  struct Scratch {
+    explicit Scratch(const RowBlocks& blocks)
+        : rows(kIsFloat ? nullptr : new float[blocks.most_rows_ * blocks.num_classes_]) {}
+    std::unique_ptr<float[]> rows;
+    Lanes lanes;
+  };
+
+  int64_t count() const { return (problem_.num_images + most_rows_ - 1) / most_rows_; }
+
+  Sums forward(int64_t index, Scratch& scratch, float* losses) const {
+    RowBlock block = at(index);
+    Lanes& lanes = scratch.lanes;
+    Sums sums = math_.read(block.i, block.num_rows, lanes);
+    if (sums.is_wrong) return sums;
+    read_logits(block, scratch);
+    math_.write_losses(block, lanes);
+    if (losses) std::copy_n(lanes.loss, block.num_rows, losses + block.i);
+    sums.loss = math_.sum_of_losses(lanes, block.num_rows);
+    return sums;
+  }
+
+  void backward(int64_t index, Scratch& scratch, const Incoming& incoming, T* gradient) const {
+    RowBlock block = at(index);
+    Lanes& lanes = scratch.lanes;
+    math_.read(block.i, block.num_rows, lanes);
+    math_.read_scales(incoming, block.i, block.num_rows, lanes);
+    read_logits(block, scratch);
+    T* result = gradient + block.i * num_classes_;
+    if constexpr (kIsFloat)
+      block.gradient = result;
+    else
+      block.gradient = scratch.rows.get();
+    math_.write_gradient(block, lanes, incoming.alpha);
+    if constexpr (!kIsFloat) copy(block.gradient, block.num_rows * num_classes_, result);
+  }
+
+ private:
+  static constexpr bool kIsFloat = std::is_same_v<T, float>;
+
+  RowBlock at(int64_t index) const {
+    const int64_t i = index * most_rows_;
+    return {i, std::min(most_rows_, problem_.num_images - i), nullptr, 0, nullptr};
+  }
+
+  void read_logits(RowBlock& block, const Scratch& scratch) const {
+    const T* z = static_cast<const T*>(problem_.z) + block.i * problem_.image_stride;
+    if constexpr (kIsFloat) {
+      block.x = z;
+      block.stride = problem_.image_stride;
+    } else {
+      for (int64_t row = 0; row < block.num_rows; ++row)
+        copy(z + row * problem_.image_stride, num_classes_, scratch.rows.get() + row * num_classes_);
+      block.x = scratch.rows.get();
+      block.stride = num_classes_;
+    }
+  }
+
+  template <typename From, typename To>
+  static void copy(const From* from, int64_t size, To* to) {
+    for_vectors(0, size, [&](int64_t i, int64_t some) {
+      store_some(load_some(from + i, some, 0), some, to + i);
+    });
+  }
+
+  const Problem& problem_;
+  const int64_t num_classes_, most_rows_;
+  const RowMath math_;
 };
 
 }  // namespace
