@@ -11,6 +11,7 @@ from softmax_gradient_tampering.commands.extras import describe_missing
 from softmax_gradient_tampering.commands.registry import COMMANDS, Main, find_command
 from softmax_gradient_tampering.errors import UserError, as_printable
 from softmax_gradient_tampering.terminal.parser import nearest
+from softmax_gradient_tampering.terminal.streams import print_line
 from softmax_gradient_tampering.training.processes.launch import is_alone, is_first_process
 
 HELP = """\
@@ -97,7 +98,7 @@ def run_command(
 
 def _print_error(line: str, is_local: bool = False) -> None:
     if is_local or is_first_process():
-        print(as_printable(line), file=sys.stderr, flush=True)
+        print_line(as_printable(line), sys.stderr)
 
 
 def _lost_a_process(error: RuntimeError) -> bool:

@@ -80,7 +80,7 @@ EVERYWHERE: Options = (
 OPTIMIZERS = (
     *("sgd", "momentum", "adamw", "adam", "nadam", "radam", "lamb", "lars", "lion", "adopt"),
     *("rmsproptf", "adafactor", "adabelief", "adan", "madgrad", "novograd", "lookahead_adamw"),
-    *("adahessian", "kron"),
+    "adahessian",
 )
 SCHEDULES = (
     *("cosine", "tanh --lr-cycle-limit 2", "constant", "poly", "plateau --patience-epochs 0"),
@@ -114,7 +114,8 @@ class Configuration:
             if draw.random() < share:
                 words += f" {draw.choice(values)}"
         if draw.random() < 0.6:
-            words += f" --opt {draw.choice(OPTIMIZERS)} --lr {draw.choice((0.001, 0.01))}"
+            names = [name for name in OPTIMIZERS if self.processes == 1 or name != "adahessian"]
+            words += f" --opt {draw.choice(names)} --lr {draw.choice((0.001, 0.01))}"
         words += f" --sched {draw.choice(SCHEDULES)}" if draw.random() < 0.6 else ""
         has_alpha = "--modify-softmax" in words
         if has_alpha and draw.random() < 0.2:

@@ -64,6 +64,29 @@ def test_nothing_is_written_elsewhere_and_what_was_moved_goes_on(
     assert_same_run(Path(moved_to), Path("whole/whole"))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--lr", 1e9), r"gradient is not finite .*not written: out/run: no longer the folder"),
+        (("--save-images", "--log-interval", 1), "no longer the folder"),
+    ],
+    ids=["nonfinite", "images"],
+)
+def test_neither_reports_nor_images_are_written_elsewhere(
+    words: tuple[str | float, ...], message: str
+) -> None:
+    batches = iter(range(1000))
+
+    def after_batch() -> None:
+        if next(batches) == 0:
+            replace()
+
+    config = parse_arguments([*map(str, (*WORDS, *words)), "--experiment", "run"])
+    with pytest.raises(UserError, match=message):
+        run(config, is_silent=True, after_batch=after_batch)
+    assert not Path("out/run").exists() or list(Path("out/run").iterdir()) == []
+
+
 def test_another_program_in_the_folder_stops_the_first() -> None:
     batches = iter(range(1000))
 

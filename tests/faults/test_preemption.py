@@ -1,10 +1,12 @@
 """Signals: how soon a run ends, with what, and what it says."""
 
+import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
+from softmax_gradient_tampering.training.measure import predictions
 from tests.faults.test_kills import hit
 from tests.training.runs import TRAIN_PY, assert_same_run, environment, train
 
@@ -109,12 +112,60 @@ def test_streams_that_are_closed_at_the_start_do_not_end_a_run(closed: str) -> N
 
 def test_output_that_nobody_takes_does_not_end_a_run() -> None:
     command = [sys.executable, str(TRAIN_PY), "--epochs", "2", "--output", "out"]
+    command += ["--experiment", "run", "--batch-size", "2000"]  # of which a warning is printed
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [*command, "--experiment", "run"], stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert (done.returncode, done.stderr) == (0, "")
+        done = subprocess.run(command, env=environment(), stdout=full, stderr=full)
+    assert done.returncode == 0
     assert Path("out/run/result.json").exists()
+
+
+def take_the_terminal() -> None:
+    """Make the terminal on standard input that of this process, which leads a new session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.mark.parametrize("has_nohup", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_terminal_that_is_closed_ends_a_run_in_order_or_not_at_all(has_nohup: bool) -> None:
+    screen, terminal = os.openpty()
+    words = [*WORDS[:1], 20 if has_nohup else 2000, *WORDS[2:]]
+    command = [sys.executable, str(TRAIN_PY), *map(str, words)]
+    if has_nohup:
+        command = ["sh", "-c", f"trap '' HUP; exec {shlex.join(command)}"]
+    with subprocess.Popen(
+        command,
+        env=environment() | {"TERM": "xterm"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=take_the_terminal,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while b"epoch" not in shown:  # the bar is there
+            shown += os.read(screen, 4096)
+        os.close(screen)
+        assert process.wait(timeout=300) == (0 if has_nohup else 143)
+    assert Path("out/run/result.json").exists() == has_nohup
+    assert not Path("out/run/.lock").exists()
+
+
+def test_a_signal_while_predictions_are_made_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--epochs", 2, "--save-predictions", "--output", "out")
+    train(*words, "--experiment", "whole")
+
+    def predict(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return original(*args)
+
+    original = predictions.predict
+    mine = (*words, "--experiment", "run", "--resume", "auto")
+    with monkeypatch.context() as patch:
+        patch.setattr("softmax_gradient_tampering.training.session.predict", predict)
+        assert train(*mine).exit_code == 143
+    assert not Path("out/run/result.json").exists()
+    train(*mine)
+    assert_same_run(Path("out/run"), Path("out/whole"))
 
 
 def test_the_whole_process_group_is_signalled_as_clusters_do(make_images, tmp_path: Path) -> None:

@@ -30,9 +30,15 @@ class Terminal:
             except BlockingIOError:
                 return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode())
 
+    def leave(self) -> None:
+        """Close the other end, as a window is closed."""
+        os.close(self._screen)
+        self._screen = -1
+
     def close(self) -> None:
         self.stream.close()
-        os.close(self._screen)
+        if self._screen >= 0:
+            os.close(self._screen)
 
 
 @pytest.fixture
@@ -42,6 +48,17 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     terminal = Terminal()
     yield terminal
     terminal.close()
+
+
+def test_a_terminal_that_is_gone_ends_nothing(terminal: Terminal) -> None:
+    bar = open_bar(terminal.stream)
+    assert bar is not None
+    bar.show("epoch 1", 1, 10)
+    terminal.leave()
+    bar.advance()
+    bar.say("a line")
+    bar.show("epoch 2", 2, 10, "news")
+    bar.stop()
 
 
 def test_no_bar_where_there_is_no_terminal() -> None:

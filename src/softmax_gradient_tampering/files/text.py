@@ -25,7 +25,7 @@ def read_text(path: Path, max_bytes: int = MAX_RECORD, errors: str = "strict") -
         return _read(file, max_bytes, errors)
 
 
-def read_record(path: Path, max_bytes: int = MAX_RECORD) -> str:
+def read_record(path: Path, max_bytes: int = MAX_RECORD, errors: str = "strict") -> str:
     """`read_text` of a file that a program wrote into its folder: of a regular file alone.
 
     Raises:
@@ -33,7 +33,7 @@ def read_record(path: Path, max_bytes: int = MAX_RECORD) -> str:
         ValueError: as `read_text`.
     """
     with open_regular(path) as file:
-        return _read(file, max_bytes, "strict")
+        return _read(file, max_bytes, errors)
 
 
 def open_regular(path: Path) -> BinaryIO:

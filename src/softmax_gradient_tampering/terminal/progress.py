@@ -3,7 +3,9 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+
+from softmax_gradient_tampering.terminal.streams import give_up
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn, TaskID
@@ -29,7 +31,7 @@ class Bar:
         from rich.console import Console
         from rich.progress import Progress
 
-        self._console = Console(file=stream)
+        self._console = Console(file=cast(TextIO, _Lasting(stream)))
         self._progress = Progress(
             *(_brief_columns() if is_transient else _columns(is_counted)),
             console=self._console,
@@ -65,6 +67,29 @@ class Bar:
     def stop(self) -> None:
         """Leave the terminal as it is now, or without a transient bar."""
         self._progress.stop()
+
+
+class _Lasting:
+    """A terminal that may be gone: then what is written to it is lost, and nothing ends for it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            give_up(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            give_up(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def open_bar(stream: TextIO, is_counted: bool = False, is_transient: bool = False) -> Bar | None:

@@ -46,7 +46,7 @@ class Session:
         self.setup = setup
         self.schedule = setup.schedule
         self.state = state
-        folder = self.folder = run_folder.path
+        self.folder = run_folder.path
         self.progress = progress
         self.final: Evaluation | None = None
         config, processes, trainer = setup.config, setup.processes, setup.trainer
@@ -56,10 +56,10 @@ class Session:
             request,
             trainer.skips_nonfinite,
             self._describe_batch,
-            folder / "nonfinite.json",
+            run_folder,
             progress.say,
         )
-        self.batch_log = BatchLog(config, processes, folder, progress)
+        self.batch_log = BatchLog(config, processes, run_folder, progress)
         self.evaluator = Evaluator(
             setup.data.eval_loader,
             processes,
@@ -180,7 +180,9 @@ class Session:
         arrays = None
         if config.save_predictions:
             loader = self.setup.data.eval_loader
-            arrays = predict(trainer.model, loader, processes, trainer.precision)
+            arrays = predict(
+                trainer.model, loader, processes, trainer.precision, self.supervisor.meet
+            )
         if self.recorder is not None:
             self.recorder.finish(self.state, self.measurements, arrays)
         self.progress.stop()

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -12,6 +11,7 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
+from softmax_gradient_tampering.training.resume.run_folder import RunFolder
 from softmax_gradient_tampering.training.step.finiteness import LateReader
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.trainer import Outcome
@@ -43,7 +43,7 @@ class Supervisor:
         skips_nonfinite: whether the trainer leaves out steps that are not finite.
         describe: gives, of a batch by epoch and number, what a report says of it besides its
             loss: the learning rate, the loss scale, the names of its samples.
-        report_path: of the file that a process writes when a number is not finite.
+        run_folder: where process 0 writes nonfinite.json when a number is not finite.
         say: prints a line on the first process.
     """
 
@@ -53,14 +53,14 @@ class Supervisor:
         request: StopRequest,
         skips_nonfinite: bool,
         describe: Callable[[int, int], dict[str, object]],
-        report_path: Path,
+        run_folder: RunFolder,
         say: Callable[[str], None],
     ) -> None:
         self._processes = processes
         self._request = request
         self._skips_nonfinite = skips_nonfinite
         self._describe = describe
-        self._report_path = report_path
+        self._run_folder = run_folder
         self._say = say
         self._reader = LateReader(processes.device)
         self._skips_running = 0
@@ -121,11 +121,20 @@ class Supervisor:
         if is_bad:
             reports = processes.gather(None if found is None else self._report(found))
             report = next(report for report in reports if report is not None)
-            if processes.is_first:
-                write_text(self._report_path, json.dumps(report, indent=2) + "\n")
-            raise NotFinite(_sentence(report, self._report_path))
+            raise NotFinite(_sentence(report, self._write(report)))
         if number and heeds_signals:
             raise Interrupted(number)
+
+    def _write(self, report: dict[str, object]) -> str:
+        """Write the report on process 0; returns where all of it is, or why it is not."""
+        path = self._run_folder.path / "nonfinite.json"
+        try:
+            if self._processes.is_first:
+                self._run_folder.check()
+                write_text(path, json.dumps(report, indent=2) + "\n")
+        except UserError as error:  # what it is about matters more
+            return f"not written: {error}"
+        return f"all in {path}"
 
     def _report(self, moment: _Moment) -> dict[str, object]:
         return {
@@ -139,7 +148,7 @@ class Supervisor:
         }
 
 
-def _sentence(report: dict[str, object], path: Path) -> str:
+def _sentence(report: dict[str, object], where: str) -> str:
     what = _cause(report)
     if report["skipped_steps_running"]:
         what = (
@@ -147,7 +156,7 @@ def _sentence(report: dict[str, object], path: Path) -> str:
             "gradients are not finite"
         )
     return (
-        f"{_place(report)}: {what} ({_details(report)}; all in {path}). No checkpoint holds any "
+        f"{_place(report)}: {what} ({_details(report)}; {where}). No checkpoint holds any "
         "of it: start anew with a lower --lr, or go on from the last one with "
         "--on-nonfinite skip"
     )

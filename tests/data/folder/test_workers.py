@@ -76,12 +76,24 @@ def test_after_a_wait_the_batches_are_those_that_were_awaited(dataset: SampleDat
         assert batch.images.equal(other.images)
 
 
-def test_a_worker_that_dies_is_named(dataset: SampleDataset) -> None:
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (40, "signal 40")])
+def test_a_worker_that_dies_is_named(
+    dataset: SampleDataset, number: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loader, batches, workers = begin(dataset)
-    os.kill(workers[1], signal.SIGKILL)
-    with pytest.raises(MachineError, match=f"worker {workers[1]}, one of 2, was ended by SIGKILL"):
+    os.kill(workers[1], number)
+    with pytest.raises(MachineError, match=f"worker {workers[1]}, one of 2, was ended by {name}"):
         list(batches)
+    killed: list[int] = []
+    kill = os.kill
+
+    def note(pid: int, number: int) -> None:
+        killed.append(pid)
+        kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", note)
     loader.close()
+    assert killed == workers[:1]  # the number of the other may be another process's by now
     assert all(map(has_ended, workers))
 
 

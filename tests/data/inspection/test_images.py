@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -178,3 +179,26 @@ def test_a_known_file_is_taken_over_while_size_and_time_are_the_same(tmp_path: P
     assert next(inspect_images([str(path)], 1, known)).problem == ""
     path.unlink()
     assert next(inspect_images([str(path)], 1, known)).problem == "no such file"
+
+
+def test_a_file_that_does_not_answer_holds_nobody_who_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a signal; the thread that reads it ends when the disk answers."""
+    answer, begun = threading.Event(), threading.Event()
+
+    def inspect(path: str, with_digest: bool = False) -> inspection.Inspection:
+        if path == "dead":
+            begun.set()
+            assert answer.wait(300)
+        return inspection.Inspection()
+
+    monkeypatch.setattr(inspection, "inspect_image", inspect)
+    found = inspect_images(["a"] * inspection._CHUNK + ["dead"], num_threads=2)
+    try:
+        next(found)
+        assert begun.wait(300)
+        found.close()  # type: ignore[attr-defined]
+        assert not answer.is_set()
+    finally:
+        answer.set()

@@ -144,6 +144,10 @@ def test_files_are_looked_at_again_only_when_they_have_changed(
     cache.write_text(cache.read_text()[:500])
     train(*SKIP, "--experiment", "c", "--max-steps", 1)  # a damaged cache is none
     assert cache.read_text().count("\n") == 35
+    cache.unlink()
+    os.mkfifo(cache)
+    train(*SKIP, "--experiment", "d", "--max-steps", 1)  # nor is a pipe, which is not waited for
+    assert cache.read_text().count("\n") == 35
     assert sorted(path.suffix for path in photos.rglob("*") if path.is_file()) == [".jpg"] * 34
 
 

@@ -19,7 +19,7 @@ from softmax_gradient_tampering.training.step.optimizer_state import load_optimi
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.precision import Precision
 from softmax_gradient_tampering.training.step.trainer import Trainer
-from tests.training.runs import assert_same, assert_same_run, train
+from tests.training.runs import assert_same, assert_same_run, program, train
 
 CPU = torch.device("cpu")
 # Lookahead, which timm puts around any of them, does something in every sixth step.
@@ -173,6 +173,13 @@ def whole_runs_are_equal(name: str) -> None:
 @pytest.mark.parametrize("name", ["adahessian", "novograd"])
 def test_a_run_with_it_equals_the_unbroken_one(name: str) -> None:
     whole_runs_are_equal(name)
+
+
+def test_second_derivatives_are_refused_in_several_processes() -> None:
+    done = program("--epochs", 1, "--opt", "adahessian", "--output", "out", processes=2)
+    assert done.returncode == 2
+    assert "error: --opt adahessian takes second derivatives" in done.stderr
+    assert not Path("out").exists()
 
 
 @pytest.mark.slow

@@ -37,8 +37,10 @@ _POLL_S = 1.0
 _LOOK_FOR_TRAINER_S = 5.0
 _END_S = 5.0
 _NUM_NAMED = 3
+_MAX_MESSAGE = 4000  # characters
 _SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 _STATES = {"T": "stopped", "D": "waiting for a disk", "S": "sleeping", "R": "running"}
+_SIGNAL_NAMES = {int(number): number.name for number in signal.Signals}
 # Signals that end a run, to whatever process of it they are sent.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
@@ -215,12 +217,15 @@ class WorkerPool:
 
     def _death(self, worker: _Worker) -> MachineError:
         """What is known of a worker that has died."""
+        number = len(self._workers)
         code = _wait_for_end(worker.pid, _END_S)
         ended = "has ended" if code is None else f"has ended with exit code {code}"
+        if code is not None:
+            self._workers.remove(worker)  # another process may get its number
         if code is not None and code < 0:
-            ended = f"was ended by {signal.Signals(-code).name}"
+            ended = f"was ended by {_SIGNAL_NAMES.get(-code, f'signal {-code}')}"
         return MachineError(
-            f"loader worker {worker.pid}, one of {len(self._workers)}, {ended}, probably because "
+            f"loader worker {worker.pid}, one of {number}, {ended}, probably because "
             "the memory is used up: give fewer --workers, a smaller --batch-size or smaller "
             "images; then go on with --resume auto"
         )
@@ -269,7 +274,8 @@ def _work(
             try:
                 answer = buffers[number].fill(samples, epoch, size)
             except Exception:
-                answer = traceback.format_exc()
+                # Its end: a message this short is taken at once, or not at all.
+                answer = traceback.format_exc()[-_MAX_MESSAGE:]
             connection.send(answer)
         except (EOFError, OSError):
             return

@@ -109,7 +109,9 @@ def inspect_images(
             for chunk in executor.map(inspect_chunk, range(0, len(paths), _CHUNK)):
                 yield from chunk
         finally:
-            executor.shutdown(cancel_futures=True)
+            # Where all are read, nothing is waited for; where this is left before, a file on a
+            # disk that does not answer must not hold it.
+            executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _unchanged(path: str, known: Mapping[str, Inspection]) -> Inspection | None:

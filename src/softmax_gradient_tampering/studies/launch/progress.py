@@ -3,6 +3,7 @@
 import sys
 
 from softmax_gradient_tampering.terminal.progress import open_bar
+from softmax_gradient_tampering.terminal.streams import print_line
 
 
 class StudyProgress:
@@ -32,7 +33,7 @@ class StudyProgress:
         if self._bar is not None:
             self._bar.say(text)
         else:
-            print(text, flush=True)
+            print_line(text)
 
     def stop(self) -> None:
         if self._bar is not None:

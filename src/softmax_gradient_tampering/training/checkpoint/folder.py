@@ -17,6 +17,7 @@ from softmax_gradient_tampering.files.whole import (
     rename,
     write_whole,
 )
+from softmax_gradient_tampering.terminal.streams import print_line
 from softmax_gradient_tampering.training.checkpoint.content import (
     Checkpoint,
     load_checkpoint,
@@ -186,7 +187,7 @@ class CheckpointFolder:
         try:
             return Checkpoint(path, load_checkpoint(path))
         except DamagedCheckpointError as error:
-            print(f"passed over: {error}")
+            print_line(f"passed over: {error}")
             self.damaged.append(path)
             return None
 

@@ -10,6 +10,7 @@ from softmax_gradient_tampering.loss import logit_statistics
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.console.progress import Progress
 from softmax_gradient_tampering.training.processes.distributed import Processes
+from softmax_gradient_tampering.training.resume.run_folder import RunFolder
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.tally import Tally
 from softmax_gradient_tampering.training.step.trainer import Outcome
@@ -21,7 +22,7 @@ class BatchLog:
     Args:
         config: log_interval, logit_stats, grad_stats, save_images.
         processes: of the run; all of them follow.
-        folder: the run folder, for --save-images.
+        run_folder: for --save-images.
         progress: prints on the first process.
     """
 
@@ -29,13 +30,13 @@ class BatchLog:
         self,
         config: Config,
         processes: Processes,
-        folder: Path,
+        run_folder: RunFolder,
         progress: Progress,
     ) -> None:
         self._config = config
         self._processes = processes
         self._num_batches = 0
-        self._folder = folder
+        self._run_folder = run_folder
         self._progress = progress
         self._started = self._logged = time.perf_counter()
         self._num_images = self._num_at_log = 0
@@ -74,7 +75,8 @@ class BatchLog:
         ]
         self._progress.batch(epoch, outcome.number, self._num_batches, fields)
         if self._config.save_images and self._processes.is_first:
-            path = self._folder / f"train-{epoch + 1}-{outcome.number}.jpg"
+            self._run_folder.check()
+            path = self._run_folder.path / f"train-{epoch + 1}-{outcome.number}.jpg"
             _save_images(path, outcome.batch.images)
         self._logged, self._num_at_log = time.perf_counter(), self._num_images
 

@@ -1,14 +1,13 @@
 """What a person sees while a run trains: a bar on a terminal, else the published lines."""
 
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from softmax_gradient_tampering.errors import as_printable
 from softmax_gradient_tampering.terminal.progress import open_bar
+from softmax_gradient_tampering.terminal.streams import print_line
 
 
 class Progress:
@@ -56,7 +55,7 @@ class Progress:
             return
         fields = [*fields[:3], f"ETA: {self._eta(epoch + (number + 1) / num_batches)}", *fields[3:]]
         place = f"[{epoch + 1:3d}: {number:4d}/{num_batches - 1:4d}]"
-        self._print("   " + "  ".join([place, *fields]))
+        print_line("   " + "  ".join([place, *fields]))
 
     def evaluated(self, number: int, num_batches: int) -> None:
         """Show that a batch of an evaluation, from 0, is done."""
@@ -82,18 +81,7 @@ class Progress:
         if self._bar is not None:
             self._bar.say(text)
         else:
-            self._print(text)
-
-    def _print(self, line: str) -> None:
-        """Print a line; where that fails, as on a full disk, the run goes on without printing."""
-        try:
-            print(line, flush=True)
-        except OSError:
-            self.is_silent = True
-            with suppress(
-                OSError, ValueError
-            ):  # writing the rest of the buffer would fail again at the end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print_line(text)
 
     def stop(self) -> None:
         if self._bar is not None:

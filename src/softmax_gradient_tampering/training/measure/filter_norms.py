@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from softmax_gradient_tampering.errors import UserError, as_printable, first_line
 from softmax_gradient_tampering.files.whole import write_whole
+from softmax_gradient_tampering.terminal.streams import print_line
 from softmax_gradient_tampering.training.processes.distributed import Processes
 
 FILE_NAME = "filter_norms.npz"
@@ -113,7 +114,7 @@ def _read_rows(path: Path, num_epochs: int) -> dict[int, dict[str, np.ndarray]]:
         }
     except Exception as error:  # damaged bytes make numpy and zipfile raise anything
         reason = f"{type(error).__name__}: {first_line(error):.200}"
-        print(as_printable(f"{path}: damaged ({reason}); the history starts anew"))
+        print_line(as_printable(f"{path}: damaged ({reason}); the history starts anew"))
         return {}
 
 

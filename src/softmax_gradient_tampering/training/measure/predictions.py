@@ -1,5 +1,6 @@
 """predictions.npz: the logits of the final model on the validation set, in its own order."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,19 +33,27 @@ def check_size(num_samples: int, num_classes: int) -> None:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, loader: Loader, processes: Processes, precision: Precision
+    model: nn.Module,
+    loader: Loader,
+    processes: Processes,
+    precision: Precision,
+    after_batch: Callable[[], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The logits (N, C) float32 and labels (N,) int64 of every sample, in data-set order.
 
-    All processes take part, and all get the result.
+    All processes take part, and all get the result. After each batch that all of them have,
+    `after_batch` is called; it may raise.
     """
     logits, labels = [], []
+    num_common = -processes.most([-len(loader)])[0]
     was_training = model.training
     model.eval()
-    for batch in loader.epoch(0):
+    for number, batch in enumerate(loader.epoch(0)):
         with precision.forward():
             logits.append(model(batch.images).float().cpu())
         labels.append(batch.labels.cpu())
+        if number < num_common:
+            after_batch()
     model.train(was_training)
     shards = processes.gather(
         (torch.cat(logits).numpy(), torch.cat(labels).numpy()) if logits else None

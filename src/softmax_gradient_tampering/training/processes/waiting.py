@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from softmax_gradient_tampering.errors import MachineError, as_printable
+from softmax_gradient_tampering.terminal.streams import print_line
 from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
 
 _FIRST_REPORT_S = 60.0
@@ -53,4 +54,4 @@ class BatchWait:
         elif seconds >= self._report_at:
             self._report_at = 2 * seconds
             line = f"warning: no batch for {seconds:.0f} s: {describe()}"
-            print(as_printable(line), file=sys.stderr, flush=True)
+            print_line(as_printable(line), sys.stderr)

@@ -24,17 +24,20 @@ class TensorBoard:
             raise UserError(
                 "--log tensorboard: not installed; pip install softmax-gradient-tampering[log]"
             ) from error
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
-        self._writer.add_text("args", "\n".join(f"    {k}: {v}" for k, v in args.items()))
+        with as_user_error("--log tensorboard"):  # of a full disk, say
+            self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+            self._writer.add_text("args", "\n".join(f"    {k}: {v}" for k, v in args.items()))
 
     def write(self, row: Row) -> None:
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                self._writer.add_scalar(name, value, row["epoch"])
-        self._writer.flush()
+        with as_user_error("--log tensorboard"):
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    self._writer.add_scalar(name, value, row["epoch"])
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with as_user_error("--log tensorboard"):
+            self._writer.close()
 
 
 class WandB:

@@ -15,6 +15,7 @@ from softmax_gradient_tampering.errors import UserError, as_printable, first_lin
 from softmax_gradient_tampering.files.lock import FolderLock
 from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.files.untrusted import is_integer
+from softmax_gradient_tampering.terminal.streams import print_line
 from softmax_gradient_tampering.training.checkpoint.content import (
     Checkpoint,
     load_checkpoint,
@@ -174,7 +175,9 @@ def _decide(config: Config, folder: Path, goes_on: bool) -> RunFolder:
     if goes_on:
         checkpoint = checkpoints.newest()
         if checkpoint is None and _checkpoints(folder):
-            print(as_printable(f"{folder}: no checkpoint is whole; the run starts anew over them"))
+            print_line(
+                as_printable(f"{folder}: no checkpoint is whole; the run starts anew over them")
+            )
     elif config.resume:
         path = Path(config.resume)
         _check_path(path, f"--resume {config.resume!r:.80}")
@@ -211,7 +214,7 @@ def _finished_result(folder: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if result is None:
-        print(as_printable(f"{path}: not whole; the run is taken to be unfinished"))
+        print_line(as_printable(f"{path}: not whole; the run is taken to be unfinished"))
     return result
 
 
@@ -221,7 +224,7 @@ def _finished_rows(folder: Path) -> list[Row]:
     try:
         return read_summary(path)
     except (OSError, ValueError, csv.Error) as error:
-        print(as_printable(f"{path}: not read ({first_line(error):.200})"))
+        print_line(as_printable(f"{path}: not read ({first_line(error):.200})"))
         return []
 
 

@@ -17,7 +17,7 @@ from softmax_gradient_tampering.data.factory import SampleDataset
 from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
 from softmax_gradient_tampering.data.inspection.images import Inspection, inspect_images
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.files.text import read_text
+from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.files.whole import write_whole
 from softmax_gradient_tampering.terminal.progress import track
 from softmax_gradient_tampering.training.config.fields import Config
@@ -125,7 +125,7 @@ def _cache_path(config: Config) -> Path:
 def _read_cache(path: Path) -> Inspections:
     """Earlier inspections; none where the file is missing or damaged."""
     try:
-        text = read_text(path, errors="surrogateescape")
+        text = read_record(path, errors="surrogateescape")
         rows = csv.DictReader(io.StringIO(text, newline=""))
         return {
             row["path"]: Inspection(

@@ -131,9 +131,15 @@ def _create_trainer(
     if config.model_ema:
         device = torch.device("cpu") if config.model_ema_force_cpu else None
         average = ModelEmaV3(model, decay=config.model_ema_decay, device=device)
+    optimizer = create_optimizer(config, model)
+    if processes.number > 1 and getattr(optimizer, "is_second_order", False):
+        raise UserError(
+            f"--opt {config.opt} takes second derivatives, which torch does not share among "
+            f"{processes.number} processes; run it in one, or choose another optimizer"
+        )
     return Trainer(
         model=model,
-        optimizer=create_optimizer(config, model),
+        optimizer=optimizer,
         loss_fn=loss_fn,
         precision=Precision(processes.device, dtype),
         parallel=parallelise(config, model, processes),
