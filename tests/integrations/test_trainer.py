@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from softmax_gradient_tampering import TamperedTrainerLoss, equivalent_parameter_groups
+from tests.integrations.run_page import PAGE
+from tests.test_docs import blocks_of
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [integrations]")
 pytest.importorskip("accelerate", reason="needs the extra [integrations]")
@@ -84,6 +86,7 @@ def make_trainer(
     loss_fn: Any,
     accumulation: int = 1,
     optimizer: torch.optim.Optimizer | None = None,
+    kind: Any = transformers.Trainer,
     **options: Any,
 ) -> Any:
     """A Trainer of steps of 8 examples each; its schedule falls linearly."""
@@ -101,7 +104,7 @@ def make_trainer(
         **options,
     )
     optimizer = optimizer or torch.optim.SGD(model.parameters(), **SGD)
-    return transformers.Trainer(
+    return kind(
         model,
         arguments,
         train_dataset=data,
@@ -111,9 +114,9 @@ def make_trainer(
     )
 
 
-def trained(kind: str, loss_fn: Any, accumulation: int = 1, **options: Any) -> tuple[Any, Any]:
+def trained(data_kind: str, loss_fn: Any, accumulation: int = 1, **options: Any) -> tuple[Any, Any]:
     """(parameters, the losses that the Trainer logs)."""
-    create, data, _ = KINDS[kind]
+    create, data, _ = KINDS[data_kind]
     trainer = make_trainer(create(), data(), loss_fn, accumulation, **options)
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
@@ -141,6 +144,22 @@ def test_it_is_the_same_training_however_the_gradient_is_accumulated(kind: str, 
     assert torch.allclose(ordinary, of_transformers, rtol=0, atol=tolerance)
     assert (whole - ordinary).abs().max() > 5 * tolerance
     assert torch.allclose(losses[0], losses_of_theirs[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_pages_trainer_without_logits_trains_as_the_one_with_them(bf16: bool) -> None:
+    (recipe,) = (b.text for b in blocks_of(PAGE) if "class LinearLossTrainer" in b.text)
+    names: dict[str, Any] = {}
+    exec(recipe.partition("torch.manual_seed")[0], names)
+    kind = names["LinearLossTrainer"]
+    kind.alpha = 0.25
+    loss_fn = TamperedTrainerLoss(0.25, shift_labels=True)
+    with_logits, losses = trained("text", loss_fn, bf16=bf16)
+    for accumulation in (1, 2):
+        without, losses_without = trained("text", None, accumulation, kind=kind, bf16=bf16)
+        tolerance = TOLERANCES[bf16]
+        assert torch.allclose(without, with_logits, rtol=0, atol=tolerance)
+        assert torch.allclose(losses_without, losses, rtol=0, atol=10 * tolerance)
 
 
 @pytest.mark.parametrize("kind", KINDS)
