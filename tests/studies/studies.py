@@ -1,5 +1,6 @@
 """Studies in a test: small ones, and a runner that trains in this process."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ class InProcess:
     def num_idle(self) -> int:
         return 1 - len(self._waiting)
 
-    def start(self, key: str, config: Config) -> None:
+    def start(self, key: str, config: Config, is_trial: bool = False) -> None:
+        if is_trial:
+            config = replace(config, dry_run=True)
         self.started.append(key)
         self._waiting.append((key, config))
 

@@ -65,8 +65,28 @@ class Result:
     exit_code: int = 0
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How much there is to do in a run that is set up.
+
+    Attributes:
+        num_batches: of an epoch.
+        num_epochs: to train.
+        num_val: samples of an evaluation.
+        num_classes: logits of a sample.
+    """
+
+    num_batches: int
+    num_epochs: int
+    num_val: int
+    num_classes: int
+
+
 def run(
-    config: Config, is_silent: bool = False, after_batch: Callable[[], None] = lambda: None
+    config: Config,
+    is_silent: bool = False,
+    after_batch: Callable[[], None] = lambda: None,
+    after_set_up: Callable[[Extent], None] = lambda _: None,
 ) -> Result:
     """Train, validate or plan, as a configuration says.
 
@@ -74,6 +94,7 @@ def run(
         config: what to do.
         is_silent: print nothing.
         after_batch: called after every training batch, for a progress bar of one's own.
+        after_set_up: called once, before anything is trained.
 
     Raises:
         UserError: something that the user can mend; what is on disk is whole.
@@ -89,6 +110,7 @@ def run(
         with leave_on_signals():
             setup = set_up(config, processes, while_waiting=wait)
         closing.callback(setup.data.close)
+        after_set_up(_extent(setup))
         is_silent = is_silent or not processes.is_first
         progress = Progress(
             is_silent, setup.schedule.num_epochs, config.per_line, config.log_interval
@@ -98,6 +120,12 @@ def run(
         if config.validate:
             return _validate(setup, progress)
         return _train(setup, progress, request, after_batch)
+
+
+def _extent(setup: Setup) -> Extent:
+    num_batches, num_epochs = len(setup.data.train_loader), setup.schedule.num_epochs
+    num_classes = setup.config.num_classes or 0
+    return Extent(num_batches, num_epochs, setup.data.dataset.num_val, num_classes)
 
 
 def _plan(setup: Setup, progress: Progress) -> Result:

@@ -54,10 +54,10 @@ class MadeUp:
     def num_idle(self) -> int:
         return 1 - len(self._ended)
 
-    def start(self, key: str, config: Config) -> None:
+    def start(self, key: str, config: Config, is_trial: bool = False) -> None:
         alpha = config.equivalent_to or config.modify_softmax
         error = ""
-        if not config.dry_run:
+        if not is_trial:
             if self._stops_after == sum(map(len, self.seeds.values())):
                 raise KeyboardInterrupt
             self.seeds.setdefault(alpha, []).append(config.seed)
@@ -186,8 +186,8 @@ def test_no_seeds_are_added_where_a_run_failed(
     settle: Settle, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Broken(MadeUp):
-        def start(self, key: str, config: Config) -> None:
-            self._ended.append(Ended(key, "" if config.dry_run else "the disk is full"))
+        def start(self, key: str, config: Config, is_trial: bool = False) -> None:
+            self._ended.append(Ended(key, "" if is_trial else "the disk is full"))
 
     assert settle(Broken({})) == 2
     assert len(open_study(PATH).plan.seeds) == 5

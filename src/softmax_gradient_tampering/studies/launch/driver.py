@@ -3,12 +3,14 @@
 Any number of processes, on any machines that see the folder, can do this at the same time.
 """
 
+import math
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.launch.cost import RunCost, describe_cost
 from softmax_gradient_tampering.studies.launch.pool import Ended
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
 from softmax_gradient_tampering.studies.launch.runner import POLL_S, Runner
@@ -16,7 +18,7 @@ from softmax_gradient_tampering.studies.launch.selection import select_settings
 from softmax_gradient_tampering.studies.plan.plan import TUNING, Cell, State
 from softmax_gradient_tampering.studies.results import claims
 from softmax_gradient_tampering.studies.results.cell_record import CellRecord
-from softmax_gradient_tampering.studies.results.run_files import as_number
+from softmax_gradient_tampering.studies.results.run_files import RunFiles, as_number
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
 MAX_ATTEMPTS = 2  # a failed cell is retried once; one that diverged would diverge again
@@ -50,12 +52,33 @@ class Driver:
     _running: dict[str, Cell] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
     _attempts_before: dict[str, int] = field(default_factory=dict)
+    _accuracies: dict[str, dict[int, float]] = field(default_factory=dict)
+    _spent: dict[str, list[float]] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
     _refreshed: float = 0.0
     _looked_elsewhere: float = 0.0
 
+    def look(self) -> None:
+        """Take up the plan's cells that are not yet known."""
+        self._enter_new_cells()
+
+    def describe_rest(self, costs: Mapping[str, RunCost], num_jobs: int) -> str:
+        """How many runs there are to do, and about what they take; empty where there are none.
+
+        Args:
+            costs: of a run, by the arm's name; those of finished runs are added.
+            num_jobs: runs at a time.
+        """
+        if not self._pending:
+            return ""
+        found = {arm: _mean_cost(spent) for arm, spent in self._spent.items()}
+        plan = self.study.plan
+        waiting = sum(len(plan.seeds) for arm in plan.arms if arm.is_waiting)
+        return describe_cost(self._pending, {**costs, **found}, num_jobs, waiting)
+
     def run(self) -> None:
         """Work until every cell is done, failed for good, or invalid."""
-        self._enter_new_cells()
+        self.look()
         try:
             while self._pending or self._running or self._elsewhere:
                 self._start_what_can_be()
@@ -103,9 +126,30 @@ class Driver:
         record = self.study.read(cell)
         if record.state in (State.FINISHED, State.DIVERGED):
             self.done.add(cell.id)
+            if record.run is not None:
+                self._note(record.run, cell)
         elif record.state is State.INVALID:
             self.invalid[cell.id] = record.reason
         return record
+
+    def _note(self, run: RunFiles, cell: Cell) -> None:
+        """Keep what a finished run came to, for the means and for what others will cost."""
+        top1 = run.summary.final("eval_top1")
+        self._accuracies.setdefault(cell.arm, {})[cell.seed] = top1
+        seconds = as_number(run.result.get("seconds"))
+        if math.isfinite(seconds):
+            self._spent.setdefault(cell.arm, []).append(seconds)
+
+    def _means(self, cell: Cell) -> str:
+        """The mean accuracy of a cell's arm so far, and that of the baseline."""
+        plan = self.study.plan
+        names = dict.fromkeys([cell.arm, *(a.name for a in plan.arms if a.kind == "baseline")])
+        found = []
+        for name in names:
+            values = [v for v in self._accuracies.get(name, {}).values() if math.isfinite(v)]
+            if values and plan.arm(cell.arm).kind != TUNING:
+                found.append(f"{name} {math.fsum(values) / len(values):.2f} of {len(values)}")
+        return f"; means: {', '.join(found)}" if found else ""
 
     def _start_what_can_be(self) -> None:
         while self.runner.num_idle and self._pending:
@@ -141,13 +185,15 @@ class Driver:
             self.study.record_failure(cell, error)
         claims.release(self.study.lock_path(cell))
         if _is_settled(record):
-            self._report(cell, _outcome(record))
+            self._report(cell, _outcome(record) + self._means(cell))
         elif self._may_be_tried_again(cell):
-            self.progress.say(f"{_label(cell)} failed and is tried again: {error}")
+            reason = "as one before" if error in self._said else error
+            self._said.add(error)
+            self.progress.say(f"{_label(cell)} failed and is tried again: {reason}")
             self._pending.append(cell)
         else:
             self.given_up[cell.id] = error
-            self._report(cell, f"failed: {error}")
+            self._report(cell, "failed again")
 
     def _report(self, cell: Cell, outcome: str) -> None:
         """Show what has become of a cell; the last tuning run makes further cells known."""
@@ -204,7 +250,7 @@ class Driver:
         if self.selection_error:
             problems.append(self.selection_error)
         if problems:
-            more = f"; {len(problems) - 1} more like it above" if len(problems) > 1 else ""
+            more = f"; {len(problems) - 1} more, see sgt study status" if len(problems) > 1 else ""
             raise UserError(f"{problems[0]}{more}; {len(self.done)} runs are done and kept")
 
 
@@ -219,6 +265,10 @@ def _outcome(record: CellRecord) -> str:
         return f"{record.state}: {record.reason}"
     seconds = as_number(record.run.result.get("seconds"))
     return f"{record.run.summary.final('eval_top1'):.2f} % in {seconds:.1f} s"
+
+
+def _mean_cost(seconds: list[float]) -> RunCost:
+    return RunCost(math.fsum(seconds) / len(seconds))
 
 
 def _label(cell: Cell) -> str:

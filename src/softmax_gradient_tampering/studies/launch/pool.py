@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from softmax_gradient_tampering.errors import UserError, first_line
+from softmax_gradient_tampering.studies.launch.cost import RunCost, try_run
 from softmax_gradient_tampering.studies.launch.devices import use_devices
 from softmax_gradient_tampering.training.config.fields import Config
 
@@ -26,11 +27,13 @@ class Ended(NamedTuple):
         key: what it was started under.
         error: why it failed, in one line; empty where it did not.
         traceback: of an error that is not the user's.
+        cost: of a run that was tried.
     """
 
     key: str
     error: str = ""
     traceback: str = ""
+    cost: RunCost | None = None
 
 
 class WorkerPool:
@@ -50,9 +53,10 @@ class WorkerPool:
     def num_idle(self) -> int:
         return sum(worker.key is None for worker in self._workers)
 
-    def start(self, key: str, config: Config) -> None:
-        """Begin a run in an idle worker."""
-        next(worker for worker in self._workers if worker.key is None).start(key, config)
+    def start(self, key: str, config: Config, is_trial: bool = False) -> None:
+        """Begin a run in an idle worker; of a trial, a moment of it, to know what it costs."""
+        idle = next(worker for worker in self._workers if worker.key is None)
+        idle.start(key, config, is_trial)
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """The runs that have ended, at the latest after a time."""
@@ -97,11 +101,11 @@ class _Worker:
     def handles(self) -> list[Connection | int]:
         return [self._connection, self._process.sentinel]
 
-    def start(self, key: str, config: Config) -> None:
+    def start(self, key: str, config: Config, is_trial: bool) -> None:
         if self._process is None or not self._process.is_alive():
             self._open()
         self.key = key
-        self._connection.send(config)
+        self._connection.send((config, is_trial))
 
     def end(self) -> Ended:
         """How the run went, which is over, or whether its process is."""
@@ -144,20 +148,22 @@ def _work(connection: Connection, num_threads: int, devices: str) -> None:
     leave_with_parent = _leave_with(os.getppid())
     while True:
         try:
-            config = connection.recv()
+            config, is_trial = connection.recv()
         except (EOFError, OSError):  # the parent is gone
             return
         error = details = ""
+        cost = None
         try:
-            result = run(config, is_silent=True, after_batch=leave_with_parent)
-            if result.exit_code:  # stopped by a signal: so is the worker
-                return
+            if is_trial:
+                cost = try_run(config)
+            elif run(config, True, leave_with_parent).exit_code:
+                return  # stopped by a signal: so is the worker
         except UserError as mistake:
             error = str(mistake)
         except Exception as bug:
             error, details = f"{type(bug).__name__}: {first_line(bug)}", traceback.format_exc()
         try:
-            connection.send((error, details))
+            connection.send((error, details, cost))
         except OSError:  # the parent is gone
             return
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from softmax_gradient_tampering.studies.launch.cost import RunCost
 from softmax_gradient_tampering.studies.launch.driver import Driver
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
 from softmax_gradient_tampering.studies.launch.runner import (
@@ -31,8 +32,12 @@ def run_study(request: RunRequest, is_silent: bool = False) -> StudyFolder:
     progress = StudyProgress(is_silent=is_silent)
     with end_on_interruption(request.path), open_runner(options) as runner:
         try:
-            study = _plan(request, options, runner)
+            costs = _check(request, options, runner)
+            study = create_study(request.path, request.plan)
             driver = Driver(study, runner, progress, request.keeps_checkpoints)
+            driver.look()
+            if rest := driver.describe_rest(costs, options.num_jobs):
+                progress.say(rest)
             driver.run()
             while request.plan.settling is not None and not driver.has_failures:
                 news = add_seeds(study, options.num_jobs)
@@ -54,13 +59,15 @@ def plan_study(request: RunRequest) -> StudyFolder:
     """
     options = options_for_this_machine(request.machine, request.plan.processes_per_run)
     with end_on_interruption(request.path), open_runner(options) as runner:
-        return _plan(request, options, runner)
+        _check(request, options, runner)
+        return create_study(request.path, request.plan)
 
 
-def _plan(request: RunRequest, options: RunnerOptions, runner: Runner) -> StudyFolder:
-    if not (request.path / "plan.json").exists():
-        check_plan(request.plan, options, runner)
-    return create_study(request.path, request.plan)
+def _check(request: RunRequest, options: RunnerOptions, runner: Runner) -> dict[str, RunCost]:
+    """Of a new study, that every arm can be run, and what a run of it costs."""
+    if (request.path / "plan.json").exists():
+        return {}
+    return check_plan(request.plan, options, runner, request.path)
 
 
 @contextmanager

@@ -5,9 +5,11 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.launch.cost import RunCost, trial_folder
 from softmax_gradient_tampering.studies.launch.devices import count_gpus, device_slots
 from softmax_gradient_tampering.studies.launch.pool import Ended, WorkerPool
 from softmax_gradient_tampering.studies.launch.torchrun import TorchrunPool
@@ -16,6 +18,8 @@ from softmax_gradient_tampering.studies.plan.plan import Plan
 from softmax_gradient_tampering.training.config.fields import Config
 
 POLL_S = 2.0
+# A trial tells nobody.
+_NOWHERE: dict[str, Any] = {"log": (), "log_wandb": False}
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Runner(Protocol):
     @property
     def num_idle(self) -> int: ...
 
-    def start(self, key: str, config: Config) -> None: ...
+    def start(self, key: str, config: Config, is_trial: bool = False) -> None: ...
 
     def wait(self, timeout_s: float) -> list[Ended]: ...
 
@@ -93,39 +97,57 @@ def open_runner(options: RunnerOptions) -> Iterator[Runner]:
         runner.stop()
 
 
-def check_plan(plan: Plan, options: RunnerOptions, runner: Runner) -> None:
-    """Set up one run of every arm without training it, before anything is written.
+def check_plan(
+    plan: Plan, options: RunnerOptions, runner: Runner, path: Path
+) -> dict[str, RunCost]:
+    """Set up one run of every arm, before anything is planned, and try it for a moment.
 
     Args:
         plan: of the study.
         options: how its runs are started.
-        runner: trains them; where a run is a torchrun job, workers are started for this alone.
+        runner: trains them; where a run is a torchrun job, workers are started for this alone,
+            and nothing is tried.
+        path: of the study.
+
+    Returns:
+        What a run costs, by the arm's name; nothing where none was tried.
 
     Raises:
         UserError: an arm cannot be run as it is.
     """
     if options.processes_per_run == 1:
-        check_arms(plan, runner)
-        return
-    with open_runner(replace(options, processes_per_run=1)) as workers:
-        check_arms(plan, workers)
+        with trial_folder(path) as folder:
+            return check_arms(plan, runner, folder)
+    with open_runner(replace(options, processes_per_run=1, devices=())) as workers:
+        return check_arms(plan, workers)
 
 
-def check_arms(plan: Plan, runner: Runner) -> None:
-    """Set up the first run of every arm without training it, so that mistakes show at once.
+def check_arms(plan: Plan, runner: Runner, folder: Path | None = None) -> dict[str, RunCost]:
+    """Set up the first run of every arm, so that mistakes show at once; see `check_plan`.
 
-    Raises:
-        UserError: an arm cannot be run as it is.
+    Args:
+        plan: of the study.
+        runner: trains.
+        folder: for what the trials leave; without one nothing is trained.
     """
     first = {cell.arm: cell for cell in reversed(plan.cells)}
     waiting = deque(cell for arm in plan.arms if (cell := first.get(arm.name)))
+    costs: dict[str, RunCost] = {}
     num_running = 0
     while waiting or num_running:
         while waiting and runner.num_idle:
             cell = waiting.popleft()
-            runner.start(cell.arm, replace(plan.cell_config(cell), dry_run=True))
+            config = replace(plan.cell_config(cell), **_NOWHERE)
+            if folder is None:
+                runner.start(cell.arm, replace(config, dry_run=True))
+            else:
+                trial = replace(config, output=str(folder), experiment=f"arm-{len(waiting)}")
+                runner.start(cell.arm, trial, is_trial=True)
             num_running += 1
         for ended in runner.wait(POLL_S):
             num_running -= 1
             if ended.error:
                 raise UserError(f"{ended.key}: {ended.error}")
+            if ended.cost is not None:
+                costs[ended.key] = ended.cost
+    return costs

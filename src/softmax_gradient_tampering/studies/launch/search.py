@@ -50,7 +50,7 @@ def run_search(request: SearchRequest) -> dict[str, Any]:
     with end_on_interruption(request.path), open_runner(options) as runner:
         search = Search(request, optuna, runner)
         if is_new:
-            check_plan(plan, options, runner)
+            check_plan(plan, options, runner, request.path)
             _make_folder(request)
         search.run()
     return search.content()

@@ -71,8 +71,9 @@ class TorchrunPool:
     def num_idle(self) -> int:
         return self._num_jobs - len(self._jobs)
 
-    def start(self, key: str, config: Config) -> None:
+    def start(self, key: str, config: Config, is_trial: bool = False) -> None:
         """Begin a run; what it prints goes to run.log in its folder."""
+        assert not is_trial, "worker processes try runs"
         folder = Path(config.output) / config.experiment
         prepare(folder, config)
         log = folder / "run.log"
