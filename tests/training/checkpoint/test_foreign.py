@@ -117,6 +117,22 @@ def test_another_number_of_classes_starts_the_classifier_anew_and_it_is_said(
         load(tmp_path / "two.pth", num_classes=5)
 
 
+def test_weights_without_a_classifier_start_one_anew_and_it_is_said(
+    weights: Weights, tmp_path: Path
+) -> None:
+    body = {name: tensor for name, tensor in weights.items() if not name.startswith("fc.")}
+    torch.save(under("module.", body), tmp_path / "body.pth")
+    loaded, line = load(tmp_path / "body.pth", may_start_head=True)
+    assert "classifier (fc.weight and so on) is missing: it starts anew" in line
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in body.items())
+    with pytest.raises(UserError, match=r"it lacks fc\.bias and 1 more"):
+        load(tmp_path / "body.pth")
+    body.pop("conv1.0.weight")
+    torch.save({"state_dict": body}, tmp_path / "part.pth")
+    with pytest.raises(UserError, match=r"\(89 tensors.* it lacks conv1\.0\.weight and 2 more"):
+        load(tmp_path / "part.pth", may_start_head=True)
+
+
 def test_what_does_not_fit_is_described(weights: Weights, tmp_path: Path) -> None:
     torch.save({"state_dict": weights, "arch": "test_resnet"}, tmp_path / "file.pth")
     model = timm.create_model("resnet18", num_classes=2)

@@ -155,7 +155,12 @@ def test_settings_of_the_checkpoint_decide_what_its_state_must_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("sgdd", "did you mean sgd"), ("zzzzzz", "list_optimizers")]
+    ("name", "hint"),
+    [
+        ("sgdd", r"did you mean sgd\?"),
+        ("Lookahead_adamm", r"did you mean lookahead_adam\?"),
+        ("zzzzzz", "list_optimizers"),
+    ],
 )
 def test_an_unknown_optimizer_is_one_line_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=f"--opt {name}: timm has no such optimizer; .*{hint}"):

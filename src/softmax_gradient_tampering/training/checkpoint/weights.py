@@ -24,8 +24,8 @@ def load_best_weights(
         model: gets them.
         checkpoint: of this program's, a published one or another program's.
         config: resolved.
-        may_start_head: whether the classifier keeps its own weights where that of the checkpoint
-            has another number of classes.
+        may_start_head: whether the classifier keeps its own weights where the checkpoint has
+            none, or one of another number of classes.
 
     Returns:
         A line on the classifier that starts anew, or None.
@@ -39,11 +39,16 @@ def load_best_weights(
     if may_start_head:
         head = _head_of_other_size(model, weights)
         if head:
-            weights |= {name: own[name] for name in head}
-            line = (
-                f"the checkpoint's classifier ({head[0]} and so on) has another number of classes "
-                f"than {config.num_classes}: it starts anew, all else from the checkpoint"
+            what = (
+                f"has another number of classes than {config.num_classes}"
+                if head[0] in weights
+                else "is missing"
             )
+            line = (
+                f"the checkpoint's classifier ({head[0]} and so on) {what}: it starts anew, all "
+                "else from the checkpoint"
+            )
+            weights |= {name: own[name] for name in head}
     load_weights(model, weights, config, str(checkpoint.get("arch") or ""))
     mark_folded(model, checkpoint)
     return line
@@ -72,8 +77,7 @@ def load_weights(
     """
     own = model.state_dict()
     weights = _unwrapped(weights, own)
-    # Files older than torch 0.4.1 lack these counts, which nothing here depends on.
-    counts = (name for name in own if name.endswith("num_batches_tracked"))
+    counts = filter(_is_count, own)  # nothing here depends on them
     described = _describe(weights, arch)
     weights = {**{name: own[name] for name in counts}, **weights}
     problems = [f"it lacks {name}" for name in sorted(set(own) - set(weights))]
@@ -105,7 +109,7 @@ def _unwrapped(weights: dict[str, Tensor], own: Iterable[str]) -> dict[str, Tens
 
 
 def _head_of_other_size(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:
-    """The names of the classifier's weights, if the number of classes alone is another."""
+    """The classifier's weights by name, if these alone are missing or of other classes."""
     get_classifier: Any = getattr(model, "get_classifier", None)
     head = get_classifier() if callable(get_classifier) else None
     if not isinstance(head, nn.Module):
@@ -115,7 +119,14 @@ def _head_of_other_size(model: nn.Module, weights: dict[str, Tensor]) -> list[st
     own = model.state_dict()
     differ = [n for n, tensor in weights.items() if n in own and own[n].shape != tensor.shape]
     is_of_classes = all(own[name].shape[1:] == weights[name].shape[1:] for name in differ)
-    return names if differ and set(differ) <= set(names) and is_of_classes else []
+    missing = {name for name in own if name not in weights and not _is_count(name)}
+    is_head_alone = set(differ) <= set(names) and is_of_classes and missing in (set(), set(names))
+    return names if is_head_alone and (differ or missing) else []
+
+
+def _is_count(name: str) -> bool:
+    """Whether it is a count of batch norm's, which files older than torch 0.4.1 lack."""
+    return name.endswith("num_batches_tracked")
 
 
 def _describe(weights: dict[str, Tensor], arch: str) -> str:

@@ -23,9 +23,10 @@ def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     Raises:
         UserError: timm has no such optimizer, or it does not take an option.
     """
-    name = config.opt.lower().removeprefix(_LOOKAHEAD)
-    if name not in list_optimizers():
-        hint = nearest(name, list_optimizers()) or "; timm.optim.list_optimizers() lists all"
+    prefix = _LOOKAHEAD if config.opt.lower().startswith(_LOOKAHEAD) else ""
+    known = [prefix + name for name in list_optimizers()]
+    if config.opt.lower() not in known:
+        hint = nearest(config.opt.lower(), known) or "; timm.optim.list_optimizers() lists all"
         raise UserError(f"--opt {config.opt}: timm has no such optimizer{hint}")
     options: dict[str, Any] = {}
     if config.opt_eps is not None:
