@@ -31,6 +31,7 @@ from softmax_gradient_tampering.training.processes.preemption import (
 )
 from softmax_gradient_tampering.training.processes.waiting import BatchWait
 from softmax_gradient_tampering.training.records.run_files import Row
+from softmax_gradient_tampering.training.resume.comparison import compare_images
 from softmax_gradient_tampering.training.resume.restoration import go_on_from
 from softmax_gradient_tampering.training.resume.run_folder import (
     RunFolder,
@@ -161,6 +162,8 @@ def _validate(setup: Setup, progress: Progress) -> Result:
         checkpoint = load_checkpoint(Path(path))
     if checkpoint is not None:
         load_best_weights(model, checkpoint, config)
+        for line in compare_images(checkpoint, config):
+            progress.say(line)
         saved = saved_args(checkpoint)
         saved_alpha = saved.get("alpha_end") or saved.get("modify_softmax", 0)
         if saved_alpha and not config.modify_softmax:

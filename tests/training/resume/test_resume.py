@@ -219,6 +219,21 @@ def test_other_settings_are_remarked_on(capsys: pytest.CaptureFixture[str]) -> N
     assert "Note: smoothing is 0.1, and was 0.0 in the checkpoint" in output
 
 
+def test_a_validation_says_what_its_images_differ_in(
+    tmp_path: Path, make_images: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_images(tmp_path / "photos", {"ant": 2, "bee": 2})
+    words = ("--data_dir", data, "--model", "test_resnet", "-b", 2, "-j", 0, "--output", "out")
+    train(*words, "--img-size", 64, "--epochs", 1, "--experiment", "a")
+    again = (*words, "--validate", "--resume", "out/a/last.pth.tar")
+    train(*again, "--img-size", 64, is_silent=False)
+    assert "in the checkpoint" not in capsys.readouterr().out
+    train(*again, "--img-size", 32, "--crop-pct", 1, is_silent=False)
+    output = capsys.readouterr().out
+    assert "Note: img_size is 32, and was 64 in the checkpoint" in output
+    assert "Note: crop_pct is 1.0, and was None in the checkpoint" in output
+
+
 def test_a_kill_between_a_checkpoint_and_its_copies_loses_neither(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

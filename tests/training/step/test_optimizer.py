@@ -14,7 +14,7 @@ from torch import nn
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.config.fields import Config
-from softmax_gradient_tampering.training.step.optimizer import create_optimizer
+from softmax_gradient_tampering.training.step.optimizer import check_processes, create_optimizer
 from softmax_gradient_tampering.training.step.optimizer_state import load_optimizer_state
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.precision import Precision
@@ -96,6 +96,14 @@ def test_every_optimizer_goes_on_bit_by_bit(name: str, stop: int) -> None:
 def test_an_optimizer_for_gpus_is_refused_on_a_cpu(name: str) -> None:
     with pytest.raises(UserError, match=f"^--opt {name} or an option of it: "):
         make_trainer(Config(opt=name, lr=0.01))
+
+
+@pytest.mark.parametrize("name", ["adahessian", "lookahead_adahessian"])
+def test_second_derivatives_are_refused_with_several_processes(name: str) -> None:
+    optimizer = make_trainer(Config(opt=name, lr=0.01)).optimizer
+    check_processes(name, optimizer, 1)
+    with pytest.raises(UserError, match=f"^--opt {name} takes .* among 2 processes; run it in one"):
+        check_processes(name, optimizer, 2)
 
 
 @pytest.mark.parametrize("name", ["adahessian", "kron"])

@@ -19,6 +19,8 @@ _UNREMARKED = (
     *("resume", "workers", "log_interval", "per_line", "epochs", "recovery_interval"),
     *("save_predictions", "batch_timeout"),
 )
+# Settings of validation images.
+_OF_IMAGES = ("img_size", "input_size", "crop_pct", "interpolation", "mean", "std", "holdout")
 # Settings that are the optimizer's, by their names in its parameter groups.
 _OF_OPTIMIZER = {"lr": "initial_lr", "weight_decay": "weight_decay", "momentum": "momentum"}
 
@@ -46,6 +48,16 @@ def compare_with(checkpoint: dict[str, Any], now: Circumstances, position: Posit
         if ours and name not in _UNREMARKED and name not in kept:
             lines.append(f"Note: {name} is {asked[name]}, and was {shown(was)} in the checkpoint")
     return list(filter(None, lines))
+
+
+def compare_images(checkpoint: dict[str, Any], config: Config) -> list[str]:
+    """Lines on what the model sees otherwise than in the run that a checkpoint is of."""
+    saved, asked = saved_args(checkpoint), to_mapping(config)
+    return [
+        f"Note: {name} is {asked[name]}, and was {shown(saved[name])} in the checkpoint"
+        for name in _OF_IMAGES
+        if OUR_KEY in checkpoint and name in saved and saved[name] != asked[name]
+    ]
 
 
 def settings_of_optimizer(checkpoint: dict[str, Any], config: Config) -> dict[str, float]:

@@ -35,7 +35,7 @@ from softmax_gradient_tampering.training.setup.model import (
 from softmax_gradient_tampering.training.setup.resolution import resolve
 from softmax_gradient_tampering.training.step import equivalence
 from softmax_gradient_tampering.training.step.alpha_schedule import AlphaSchedule
-from softmax_gradient_tampering.training.step.optimizer import create_optimizer
+from softmax_gradient_tampering.training.step.optimizer import check_processes, create_optimizer
 from softmax_gradient_tampering.training.step.precision import Precision, resolve_dtype
 from softmax_gradient_tampering.training.step.schedule import Schedule
 from softmax_gradient_tampering.training.step.trainer import Clipping, Trainer
@@ -132,11 +132,7 @@ def _create_trainer(
         device = torch.device("cpu") if config.model_ema_force_cpu else None
         average = ModelEmaV3(model, decay=config.model_ema_decay, device=device)
     optimizer = create_optimizer(config, model)
-    if processes.number > 1 and getattr(optimizer, "is_second_order", False):
-        raise UserError(
-            f"--opt {config.opt} takes second derivatives, which torch does not share among "
-            f"{processes.number} processes; run it in one, or choose another optimizer"
-        )
+    check_processes(config.opt, optimizer, processes.number)
     return Trainer(
         model=model,
         optimizer=optimizer,

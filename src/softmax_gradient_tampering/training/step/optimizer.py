@@ -52,6 +52,24 @@ def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
+def is_second_order(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer's step differentiates the gradient again."""
+    return bool(getattr(optimizer, "is_second_order", False))
+
+
+def check_processes(opt: str, optimizer: torch.optim.Optimizer, num_processes: int) -> None:
+    """Refuse an optimizer that would take other steps in every process.
+
+    Raises:
+        UserError: names it.
+    """
+    if num_processes > 1 and is_second_order(optimizer):
+        raise UserError(
+            f"--opt {opt} takes second derivatives, which torch does not share among "
+            f"{num_processes} processes; run it in one, or choose another optimizer"
+        )
+
+
 def seed_optimizer(optimizer: torch.optim.Optimizer, bits: int, device: torch.device) -> None:
     """Seed all generators that an optimizer's step may draw from, torch's and its own.
 

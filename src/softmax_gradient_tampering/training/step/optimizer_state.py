@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from softmax_gradient_tampering.training.config.fields import Config
-from softmax_gradient_tampering.training.step.optimizer import create_optimizer
+from softmax_gradient_tampering.training.step.optimizer import create_optimizer, is_second_order
 
 _COUNT = "lookahead_step"
 State = Mapping[int, Mapping[str, Any]]  # by the number of the parameter and by name
@@ -85,7 +85,7 @@ def _fresh_states(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     # The gradient of this loss is 1 where the parameter is 0, so that nothing is divided by 0.
     loss = torch.stack([(p + 1).square().sum() / 2 for p in parameters]).sum()
-    loss.backward(create_graph=bool(getattr(optimizer, "is_second_order", False)))
+    loss.backward(create_graph=is_second_order(optimizer))
     optimizer.step()
     return at_start, optimizer.state_dict()["state"], parameters
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.data.order import counter_hash, seed_torch
 from softmax_gradient_tampering.training.step.finiteness import gradients_are_finite
-from softmax_gradient_tampering.training.step.optimizer import seed_optimizer
+from softmax_gradient_tampering.training.step.optimizer import is_second_order, seed_optimizer
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.precision import Precision
 
@@ -146,7 +146,7 @@ class Trainer:
         if wants_grad_range:
             (grad,) = torch.autograd.grad(loss, logits, retain_graph=True)
             grad_range = (grad.amin(), grad.amax())
-        needs_graph = bool(getattr(self.optimizer, "is_second_order", False))
+        needs_graph = is_second_order(self.optimizer)
         share_of_loss = loss if share == 1 else share * loss
         self.precision.scale(share_of_loss).backward(create_graph=needs_graph)
         return loss.detach(), logits.detach(), grad_range
