@@ -1,6 +1,7 @@
 """transformers' Trainer with the tampered loss, and with the equivalent ordinary training."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from softmax_gradient_tampering import TamperedTrainerLoss, equivalent_parameter_groups
+from softmax_gradient_tampering import (
+    TamperedTrainerLoss,
+    equivalent_parameter_groups,
+    fold_alpha,
+)
 from tests.integrations.run_page import PAGE
 from tests.test_docs import blocks_of
 
@@ -185,24 +190,35 @@ class Recorder(Callback):
         self.logits.append(kwargs["model"](**self.inputs).logits)
 
 
+OWN: dict[str, Any] = {"learning_rate": 0.02, "weight_decay": 0.05}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "the Trainer's own"])
 def test_the_equivalent_ordinary_training_follows_it_bit_by_bit(name: str, kind: str) -> None:
     create, data, options = KINDS[kind]
-    alpha, decay = 0.25, 0.05
-    optimizer: Any = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
-    momentum = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
+    alpha, settings = 0.25, {"lr": 0.02, "weight_decay": 0.05}
     head = {"images": "classifier", "text": None}[kind]
     seen = []
     for is_equivalent in (False, True):
         model = create()
-        settings: dict[str, Any] = {"lr": 0.02, "weight_decay": decay}
-        groups: Any = model.parameters()
-        if is_equivalent:
-            groups = equivalent_parameter_groups(model, alpha, 0.02, decay, name, head)
-            settings = {}
+        make: Any = torch.optim.AdamW
+        if name == "sgd":
+            make = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
         loss_fn = TamperedTrainerLoss(1.0 if is_equivalent else alpha, **options)
-        trainer = make_trainer(model, data(), loss_fn, 2, optimizer(groups, **settings, **momentum))
+        trainer = make_trainer(
+            model, data(), loss_fn, 2, make(model.parameters(), **settings), **OWN
+        )
+        groups = None
+        if name == "the Trainer's own":  # which lets biases and norms not decay
+            trainer.optimizer = None
+            groups = trainer.create_optimizer().param_groups
+            assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
+        if is_equivalent:
+            known = "sgd" if name == "sgd" else "adamw"
+            trainer.optimizer = make(
+                equivalent_parameter_groups(model, alpha, 0.02, 0.05, known, head, groups=groups)
+            )
         recorder = Recorder(data()[0])
         trainer.add_callback(recorder)
         trainer.train()
@@ -213,21 +229,34 @@ def test_the_equivalent_ordinary_training_follows_it_bit_by_bit(name: str, kind:
     assert (tampered[0] - tampered[-1]).abs().max() > 0.01
 
 
-def test_bad_input_is_one_sentence_with_the_fix() -> None:
-    headless = transformers.ViTModel(image_classifier().config)
-    with pytest.raises(ValueError, match=r"TrainingArguments label_names=.* where the model takes"):
-        make_trainer(headless, images(), TamperedTrainerLoss(0.5)).train()
-    with pytest.raises(ValueError, match="BaseModelOutputWithPooling where its logits should be"):
-        make_trainer(headless, images(), TamperedTrainerLoss(0.5), label_names=["labels"]).train()
-    model = language_model()
-    with pytest.raises(ValueError, match="is not known from a CausalLMOutputWithPast: pass"):
-        make_trainer(model, texts(), TamperedTrainerLoss(0.5)).train()
+def failing(run: Callable[[], Any]) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  its words are compared below
+        run()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_bad_input_is_one_sentence_with_the_fix_and_the_page_has_it() -> None:
+    classifier, model = image_classifier(), language_model()
+    headless = transformers.ViTModel(classifier.config)
+    named: dict[str, Any] = {"label_names": ["labels"]}
+    plain, shifted = TamperedTrainerLoss(0.5), TamperedTrainerLoss(0.5, shift_labels=True)
     unlabelled = [{"input_ids": row["input_ids"]} for row in texts()]
-    loss_fn = TamperedTrainerLoss(0.5, shift_labels=True)
-    with pytest.raises(ValueError, match='the data set needs a column "labels"'):
-        make_trainer(model, unlabelled, loss_fn).train()
-    classes_of_words = [{**row, "labels": 3} for row in texts()]
-    with pytest.raises(ValueError, match=r"labels of shape \(8,\) .* do not fit logits of shape"):
-        make_trainer(model, classes_of_words, loss_fn).train()
-    with pytest.raises(ValueError, match=r"is not certain.*pass head=.*'classifier'"):
-        equivalent_parameter_groups(image_classifier(), 0.5, 0.1, 0.0, "sgd")
+    classes_of_texts = [{**row, "labels": 3} for row in texts()]
+    messages = [
+        failing(make_trainer(headless, images(), plain).train),
+        failing(make_trainer(headless, images(), plain, **named).train),
+        failing(make_trainer(model, texts(), plain).train),
+        failing(make_trainer(model, unlabelled, shifted).train),
+        failing(make_trainer(model, classes_of_texts, shifted).train),
+        failing(lambda: equivalent_parameter_groups(classifier, 0.5, 0.1, 0.0, "sgd")),
+        failing(lambda: fold_alpha(fold_alpha(classifier, 0.5, head="classifier"), 0.5)),
+    ]
+    assert "'classifier'" in messages[5]  # the name that head= wants
+    page = PAGE.read_text(encoding="utf-8")
+    rows = page.partition("| mistake | message |\n|---|---|\n")[2].strip().splitlines()
+    expected = [row.strip("| ").split(" | ")[1].split("...") for row in rows]
+    for words in expected:
+        assert any(all(part in message for part in words) for message in messages), words
+    for message in messages:
+        assert any(all(part in message for part in words) for words in expected), message
