@@ -87,6 +87,12 @@ def test_validation_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"softmax(alpha z): NLL {measured['softmax(alpha z)']['nll']:.4f}" in output
 
 
+def test_a_validation_of_nothing_trained_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("Warning: neither --resume nor --initial-checkpoint")
+
+
 def test_gradient_statistics_and_other_sinks(capsys: pytest.CaptureFixture[str]) -> None:
     argv = "train --epochs 1 --grad-stats --modify-softmax 0.25 --log tensorboard --save-images"
     assert main([*argv.split(), "--output", "out", "--experiment", "a"]) == 0

@@ -160,6 +160,8 @@ def _validate(setup: Setup, progress: Progress) -> Result:
         checkpoint = newest.content
     elif path:
         checkpoint = load_checkpoint(Path(path))
+    elif not (config.initial_checkpoint or config.pretrained):
+        progress.say("Warning: neither --resume nor --initial-checkpoint: the model is untrained")
     if checkpoint is not None:
         load_best_weights(model, checkpoint, config)
         for line in compare_images(checkpoint, config):

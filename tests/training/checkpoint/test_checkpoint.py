@@ -114,6 +114,8 @@ def test_a_checkpoint_of_another_model_is_one_line() -> None:
     assert "\n" not in str(e.value)
     with pytest.raises(UserError, match=r"fc\.weight is \(10, 64\), not \(12, 64\) and 1 more"):
         train(*words, "--num-classes", 12)
+    with pytest.raises(UserError, match=r"its --num-classes, or fine-tune .* by --initial-check"):
+        train("--epochs", 2, "--num-classes", 12, "--resume", "out/a/last.pth.tar")
 
 
 def test_an_optimizer_of_another_torch_may_lack_a_setting() -> None:

@@ -89,9 +89,10 @@ def load_weights(
     ]
     if problems:
         more = f" and {len(problems) - 1} more differences" if len(problems) > 1 else ""
+        fix = _fix(config, arch) + _fine_tuning(model, weights, config)
         raise UserError(
             f"the checkpoint does not fit {config.model} with {config.num_classes} classes: it "
-            f"holds {described}; {problems[0]}{more}; {_fix(config, arch)}"
+            f"holds {described}; {problems[0]}{more}; {fix}"
         )
     model.load_state_dict(weights)
 
@@ -135,6 +136,13 @@ def _describe(weights: dict[str, Tensor], arch: str) -> str:
     what = as_printable(f"{arch:.60}") if arch else "a model that it does not name"
     outputs = "" if last is None else f" with {len(last):,} outputs of its last layer"
     return f"{what}{outputs} ({len(weights)} tensors, the first {first})"
+
+
+def _fine_tuning(model: nn.Module, weights: dict[str, Tensor], config: Config) -> str:
+    """Where classes alone differ, and a run was to go on: what starts from the weights instead."""
+    if not config.resume or config.validate or not _head_of_other_size(model, weights):
+        return ""
+    return ", or fine-tune for other classes by --initial-checkpoint in the place of --resume"
 
 
 def _fix(config: Config, arch: str) -> str:
