@@ -1,5 +1,6 @@
 """Launching: what is missing is run, once, by whoever claims it; failures, edits, selection."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,19 @@ import pytest
 
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.launch import pool
 from softmax_gradient_tampering.studies.launch.driver import Driver
 from softmax_gradient_tampering.studies.launch.pool import Ended
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
 from softmax_gradient_tampering.studies.launch.runner import RunnerOptions, check_arms, open_runner
-from softmax_gradient_tampering.studies.launch.torchrun import train_command
+from softmax_gradient_tampering.studies.launch.torchrun import TorchrunPool, train_command
 from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.plan.plan_file import read_plan
 from softmax_gradient_tampering.studies.results import claims
 from softmax_gradient_tampering.studies.results.collect import collect
 from softmax_gradient_tampering.studies.results.study_folder import open_study
 from softmax_gradient_tampering.training.records.run_files import read_summary
+from tests.faults.processes import has_ended
 from tests.studies.studies import (
     TRAINING,
     InProcess,
@@ -367,7 +371,10 @@ def test_torchrun_jobs_train_and_report_their_failures() -> None:
     assert study.read(first).state == "finished"
 
 
-def test_a_worker_that_dies_fails_its_run_alone() -> None:
+def test_a_worker_that_dies_fails_its_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is stopped is ended with the pool, and one that died idle is replaced."""
+    monkeypatch.setattr(pool, "_GRACE_S", 0.5)
+    monkeypatch.setattr(pool, "_END_S", 60)
     study = study_of(*WORDS)
     cells = study.plan.cells[:3]
     with open_runner(RunnerOptions(num_jobs=1)) as runner:
@@ -376,6 +383,9 @@ def test_a_worker_that_dies_fails_its_run_alone() -> None:
             config |= {"output": str(study.cells_path), "experiment": cell.id}
             if number == 1:
                 config |= {"epochs": 1000}
+            if number == 2:  # its end has not been noticed yet
+                worker = runner._workers[0]  # type: ignore[attr-defined]
+                monkeypatch.setattr(worker._process, "is_alive", lambda: True)
             runner.start(cell.id, type(study.plan.cell_config(cell))(**config))
             if number == 1:
                 while not list((study.cell_path(cell)).glob("*.pth.tar")):
@@ -386,3 +396,41 @@ def test_a_worker_that_dies_fails_its_run_alone() -> None:
                 ended = runner.wait(1.0)
             expected = "its worker process ended with exit code -9" if number == 1 else ""
             assert [(end.key, end.error) for end in ended] == [(cell.id, expected)]
+        pid = runner._workers[0]._process.pid  # type: ignore[attr-defined]
+        os.kill(pid, signal.SIGSTOP)
+    assert has_ended(pid)
+
+
+@pytest.mark.slow
+def test_a_job_whose_folder_is_gone_has_failed_and_says_so(tmp_path: Path) -> None:
+    jobs = TorchrunPool(1, 2)
+    study = study_of(*WORDS, "--processes-per-run", "2")
+    config = study.plan.cell_config(study.plan.cells[0])
+    config = replace(config, output=str(tmp_path / "cells"), experiment="cell", smoothing=2.0)
+    jobs.start("cell", config)
+    shutil.rmtree(tmp_path / "cells")
+    ended: list[Ended] = []
+    while not ended:
+        ended = jobs.wait(1.0)
+    assert "its log cannot be read" in ended[0].error
+
+
+def test_a_claim_on_a_full_disk_is_one_line_and_leaves_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(json, "dumps", fail)
+    with pytest.raises(UserError, match=r"cannot be made .*No space left"):
+        claims.claim(Path("cell.lock"))
+    assert not Path("cell.lock").exists()
+
+
+def test_a_claim_that_another_process_has_taken_over_is_not_released() -> None:
+    lock = Path("cell.lock")
+    assert claims.claim(lock)
+    theirs = json.dumps(json.loads(lock.read_text()) | {"host": "elsewhere"})
+    lock.write_text(theirs)  # after a pause so long that it was taken for stale
+    claims.release(lock)
+    assert lock.read_text() == theirs

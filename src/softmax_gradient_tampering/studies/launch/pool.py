@@ -1,5 +1,6 @@
 """A pool of worker processes that train one small run after another, imports paid once."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,8 @@ from softmax_gradient_tampering.studies.launch.devices import use_devices
 from softmax_gradient_tampering.training.config.fields import Config
 
 _GRACE_S = 60.0  # for a step, and the recovery checkpoint after it
+_END_S = 5.0
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
 
 
 class Ended(NamedTuple):
@@ -105,36 +108,47 @@ class _Worker:
         if self._process is None or not self._process.is_alive():
             self._open()
         self.key = key
-        self._connection.send((config, is_trial))
+        try:
+            self._connection.send((config, is_trial))
+        except OSError:  # it has just died, idle
+            self._open()
+            self._connection.send((config, is_trial))
 
     def end(self) -> Ended:
         """How the run went, which is over, or whether its process is."""
         key, self.key = self.key or "", None
         try:
-            return Ended(key, *self._connection.recv())
+            # Where a process that it has started outlives it, the pipe is open, and nothing comes.
+            if self._connection.poll():
+                return Ended(key, *self._connection.recv())
         except (EOFError, OSError):
-            self._process.join()
-            code = self._process.exitcode
-            return Ended(key, f"its worker process ended with exit code {code}")
+            pass
+        self._end_process()
+        code = self._process.exitcode
+        return Ended(key, f"its worker process ended with exit code {code}")
 
     def terminate(self) -> None:
         if self._process is not None and self._process.is_alive():
             self._process.terminate()
 
     def join(self) -> None:
-        if self._process is None:
-            return
+        if self._process is not None:
+            self._end_process()
+            self._connection.close()
+
+    def _end_process(self) -> None:
+        """Wait for the process to end, and end it; one that a dead disk holds is left to it."""
         self._process.join(_GRACE_S)
         if self._process.is_alive():
             self._process.kill()
-            self._process.join()
-        self._connection.close()
+            self._process.join(_END_S)
 
 
 def _work(connection: Connection, num_threads: int, devices: str) -> None:
     """Train what comes through the connection, until it is closed or a signal stops a run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    end_with_parent()  # in a wait for a batch, too
     if devices:
         use_devices(devices)
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 the process's own, to its end
@@ -166,6 +180,13 @@ def _work(connection: Connection, num_threads: int, devices: str) -> None:
             connection.send((error, details, cost))
         except OSError:  # the parent is gone
             return
+
+
+def end_with_parent() -> None:
+    """Have the system end this process with its parent, who holds the claim on the cell."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _leave_with(parent: int) -> Callable[[], None]:

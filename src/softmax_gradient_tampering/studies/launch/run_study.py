@@ -18,6 +18,7 @@ from softmax_gradient_tampering.studies.launch.runner import (
 from softmax_gradient_tampering.studies.launch.settling import add_seeds
 from softmax_gradient_tampering.studies.plan.request import RunRequest
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, create_study
+from softmax_gradient_tampering.terminal.streams import print_line
 
 _INTERRUPTED, _TERMINATED = 130, 143
 
@@ -72,19 +73,29 @@ def _check(request: RunRequest, options: RunnerOptions, runner: Runner) -> dict[
 
 @contextmanager
 def end_on_interruption(path: Path) -> Iterator[None]:
-    """End on Ctrl-C and on SIGTERM with runs stopped, claims released, and a line that says so."""
+    """End on a signal with runs stopped, claims released, and a line that says so.
 
-    def leave(*_: object) -> None:
+    SIGHUP, of a terminal that is closed, ends as SIGTERM does, but where nohup ignores it.
+    """
+    names: list[str] = []
+
+    def leave(number: int, _: object) -> None:
+        names.append(signal.Signals(number).name)
         raise SystemExit(_TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     except KeyboardInterrupt:
-        print(f"Interrupted; the same command goes on with {path}", flush=True)
+        print_line(f"Interrupted; the same command goes on with {path}")
         raise SystemExit(_INTERRUPTED) from None
     except SystemExit:
-        print(f"Stopped by SIGTERM; the same command goes on with {path}", flush=True)
+        name = names[0] if names else "itself"
+        print_line(f"Stopped by {name}; the same command goes on with {path}")
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

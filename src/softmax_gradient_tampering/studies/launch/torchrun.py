@@ -1,18 +1,19 @@
 """Runs of several processes each: one torchrun job a run."""
 
-import ctypes
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.text import open_regular
 from softmax_gradient_tampering.studies.launch.devices import environment_with
-from softmax_gradient_tampering.studies.launch.pool import Ended
+from softmax_gradient_tampering.studies.launch.pool import Ended, end_with_parent
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
 from softmax_gradient_tampering.training.records.run_files import write_args
@@ -21,7 +22,7 @@ PROGRAM = "softmax_gradient_tampering.program"
 _MAX_TAIL = 2**20  # bytes of a log's end that are searched for its error
 _POLL_S = 0.5
 _GRACE_S = 60.0  # for a step, and the recovery checkpoint after it
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
+_END_S = 5.0
 
 
 def train_command(folder: Path, num_processes: int, python: str = "python") -> list[str]:
@@ -81,8 +82,11 @@ class TorchrunPool:
         if self._free:
             self._devices[key] = self._free.pop(0)
             environment = environment_with(self._devices[key])
-        with log.open("ab") as file:
-            self._jobs[key] = (_popen(folder, self._num_processes, file, environment), log)
+        try:
+            with log.open("ab") as file:
+                self._jobs[key] = (_popen(folder, self._num_processes, file, environment), log)
+        except OSError as error:
+            raise UserError(f"{folder}: the run cannot be started ({error})") from error
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """The runs that have ended, at the latest after a time."""
@@ -101,7 +105,9 @@ class TorchrunPool:
             try:
                 job.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
-                job.kill()
+                os.killpg(job.pid, signal.SIGKILL)  # its processes with it
+                with suppress(subprocess.TimeoutExpired):  # a dead disk holds it
+                    job.wait(_END_S)
 
     def _end(self, key: str) -> Ended:
         job, log = self._jobs.pop(key)
@@ -121,22 +127,18 @@ def _popen(
         stderr=log,
         env=environment,
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=end_with_parent,
     )
-
-
-def _end_with_parent() -> None:
-    """Have the system end this process with its parent, who holds the claim on the cell."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _reason(log: Path, code: int) -> str:
     """The program's own last word on an error, or the exit code."""
-    with open_regular(log) as file:
-        file.seek(max(0, log.stat().st_size - _MAX_TAIL))
-        lines = file.read(_MAX_TAIL).decode("utf-8", "replace").splitlines()
+    try:
+        with open_regular(log) as file:
+            file.seek(max(0, log.stat().st_size - _MAX_TAIL))
+            lines = file.read(_MAX_TAIL).decode("utf-8", "replace").splitlines()
+    except OSError as error:  # the folder is gone, say
+        return f"it ended with exit code {code}, and its log cannot be read ({error})"
     errors = [line for line in lines if line.startswith("sgt train: error: ")]
     if errors:
         return errors[-1].removeprefix("sgt train: error: ")

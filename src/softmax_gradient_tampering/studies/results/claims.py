@@ -28,28 +28,41 @@ def claim(lock: Path) -> bool:
     Raises:
         UserError: the folder cannot be written to.
     """
-    if _is_stale(lock):
-        _remove_stale(lock)
     try:
-        descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        if _is_stale(lock):
+            _remove_stale(lock)
+        _make(lock)
     except FileExistsError:
         return False
     except OSError as error:
         raise UserError(f"{lock}: cannot be made ({error}); nothing was trained") from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(json.dumps({**this_process(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
     return True
+
+
+def _make(lock: Path) -> None:
+    descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(json.dumps({**this_process(), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
+    except OSError:  # the disk is full
+        lock.unlink(missing_ok=True)
+        raise
 
 
 def refresh(lock: Path) -> None:
     """Make the lock young: its process is at work."""
-    with contextlib.suppress(FileNotFoundError):  # taken for stale, after a long pause
+    # It may have been taken for stale, after a long pause. Where it cannot be changed, others find
+    # the cell free one day, and the lock of its run folder taken.
+    with contextlib.suppress(OSError):
         os.utime(lock)
 
 
 def release(lock: Path) -> None:
-    """Remove the lock."""
-    lock.unlink(missing_ok=True)
+    """Remove the lock, if it is this process's still and no other has found it stale."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        owner = json.loads(read_record(lock, _MAX_BYTES))
+        if isinstance(owner, dict) and owner.items() >= this_process().items():
+            lock.unlink()
 
 
 def is_held(lock: Path) -> bool:

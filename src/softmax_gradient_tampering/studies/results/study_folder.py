@@ -67,7 +67,10 @@ class StudyFolder:
         }
         if traceback:
             failure["traceback"] = traceback
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be made ({error})") from error
         write_text(path / FAILURE_NAME, json.dumps(failure, indent=1) + "\n")
 
     def forget_failure(self, cell: Cell) -> None:
