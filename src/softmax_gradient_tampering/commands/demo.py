@@ -52,12 +52,11 @@ def main(argv: Sequence[str]) -> None:
 
     from softmax_gradient_tampering.studies.launch.run_study import run_study
     from softmax_gradient_tampering.studies.plan.request import parse_run
-    from softmax_gradient_tampering.studies.report.report import read_results, write_report
-    from softmax_gradient_tampering.studies.report.text import results_text
+    from softmax_gradient_tampering.studies.report.report import report_text, write_report
 
     study = run_study(parse_run(study_words(args.seeds, args.epochs, args.output)))
     page = write_report(study.path)
-    print(f"\nStudy:   {study.path}\nReport:  {page}\n\n{results_text(read_results(study.path))}")
+    print(f"\nStudy:   {study.path}\nReport:  {page}\n\n{report_text(study.path)}")
 
 
 def study_words(num_seeds: int, num_epochs: int, output: str) -> list[str]:

@@ -23,7 +23,8 @@ def main(argv: Sequence[str]) -> None:
         "path",
         type=Path,
         metavar="PATH",
-        help="report this study folder, run folder or summary.csv, ours or the published program's",
+        help="report this folder of a study, a search or a run, or this summary.csv, ours or the "
+        "published program's",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write this HTML file [PATH/report.html]"
@@ -68,11 +69,12 @@ def _print(args: Namespace) -> None:
     if args.output is not None:
         raise UserError(f"{flag} writes no file; leave --output out")
 
-    from softmax_gradient_tampering.studies.report.report import read_results
-    from softmax_gradient_tampering.studies.report.text import results_json, results_text
+    from softmax_gradient_tampering.studies.report.report import report_json, report_text
 
-    results = read_results(args.path, args.margin)
-    print(json.dumps(results_json(results), indent=1) if args.json else results_text(results))
+    if args.json:
+        print(json.dumps(report_json(args.path, args.margin), indent=1))
+    else:
+        print(report_text(args.path, args.margin))
 
 
 def _points(text: str) -> float:

@@ -4,13 +4,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
-
-if TYPE_CHECKING:
-    from softmax_gradient_tampering.studies.analysis.comparison import Results
 
 EXIT_CODES = (
     "Exit code: 0 if all is well, runs that diverged among it; 2 for a mistake in the call and "
@@ -75,22 +71,10 @@ def run(argv: Sequence[str]) -> None:
     from softmax_gradient_tampering.studies.launch.run_study import run_study
 
     study = run_study(request)
-    print(f"\n{_text_of(study.path)}\n\nStudy:   {study.path}\nReport:  sgt report {study.path}")
 
+    from softmax_gradient_tampering.studies.report.report import report_text
 
-def _compare(path: Path) -> "Results":
-    """A study's arms compared, its predictions aside."""
-    from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
-    from softmax_gradient_tampering.studies.results.collect import collect_tables
-
-    return compare_arms(collect_tables(path))
-
-
-def _text_of(path: Path) -> str:
-    """The first sentence of a study's report, and its table."""
-    from softmax_gradient_tampering.studies.report.text import results_text
-
-    return results_text(_compare(path))
+    print(f"\n{report_text(study.path)}\n\nStudy:   {study.path}\nReport:  sgt report {study.path}")
 
 
 def status(argv: Sequence[str]) -> None:
@@ -102,15 +86,17 @@ def status(argv: Sequence[str]) -> None:
     parser.add_argument("study", type=Path, metavar="DIR/NAME", help="the folder of the study")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs [off]")
     args = parser.parse_args(argv)
-    results = _compare(args.study)
 
+    from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
     from softmax_gradient_tampering.studies.report.text import (
         problems_text,
         results_json,
         results_text,
         states_text,
     )
+    from softmax_gradient_tampering.studies.results.collect import collect_tables
 
+    results = compare_arms(collect_tables(args.study))
     if args.json:
         print(json.dumps(results_json(results), indent=1))
         return
@@ -162,5 +148,6 @@ def search(argv: Sequence[str]) -> None:
     print(
         f"Best of {len(found['trials'])}: alpha {best['alpha']:g}, lr {best['lr']:g}: "
         f"{best['mean_top1']:.2f} % on the hold-out\nTrials: {request.path / 'search.json'}\n"
-        "The best of many is better by luck too; sgt study run compares it over seeds."
+        f"The best of many is better by luck too; sgt study run compares it over seeds. "
+        f"sgt report {request.path} has all trials."
     )

@@ -2,10 +2,13 @@
 
 import html
 import re
+from importlib import resources
 
 _ILLEGAL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]"
 )
+# Nothing is fetched and nothing is run, whatever the files of a study hold.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _VOID = {"meta", "br", "col"}
 
 
@@ -55,3 +58,18 @@ def element(tag: str, *content: object, **attributes: object) -> Markup:
 def join(*content: object, separator: str = "") -> Markup:
     """Contents one after the other, escaped; None is left out."""
     return Markup(separator.join(escape(part) for part in content if part is not None))
+
+
+def document(title: str, body: Markup) -> str:
+    """A whole HTML file, with the style of a report."""
+    style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
+    head = join(
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("title", title),
+        element("style", Markup(style)),
+    )
+    html = element("html", element("head", head), element("body", element("main", body)), lang="en")
+    return f"<!doctype html>\n{html}\n"

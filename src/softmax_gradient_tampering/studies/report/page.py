@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 
 from softmax_gradient_tampering.studies.analysis.comparison import Results
@@ -14,7 +13,7 @@ from softmax_gradient_tampering.studies.report.figures import (
 )
 from softmax_gradient_tampering.studies.report.figures.figure_block import FigureBlock
 from softmax_gradient_tampering.studies.report.figures.svg import swatch
-from softmax_gradient_tampering.studies.report.markup import Markup, element, join
+from softmax_gradient_tampering.studies.report.markup import Markup, document, element, join
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.report.wording import (
     agreement_sentence,
@@ -22,9 +21,6 @@ from softmax_gradient_tampering.studies.report.wording import (
     completeness_sentence,
     plural,
 )
-
-# Nothing is fetched and nothing is run, whatever a study's files hold.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 METHOD = (
     "Tampering at alpha replaces the probabilities p in the gradient of the cross-entropy by "
@@ -106,17 +102,7 @@ def build_page(results: Results, files: Sequence[Path], after_part: Callable[[],
         _limits_section(results),
         _files_section(files),
     )  # fmt: skip
-    style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
-    head = join(
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("title", f"{results.study.name}: softmax gradient tampering"),
-        element("style", Markup(style)),
-    )
-    html = element("html", element("head", head), element("body", element("main", body)), lang="en")
-    return f"<!doctype html>\n{html}\n"
+    return document(f"{results.study.name}: softmax gradient tampering", body)
 
 
 def draw_figures(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
@@ -9,8 +10,16 @@ from softmax_gradient_tampering.studies.analysis.comparison import Results, comp
 from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME
 from softmax_gradient_tampering.studies.report.files import write_tables
 from softmax_gradient_tampering.studies.report.page import NUM_FIGURES, build_page
+from softmax_gradient_tampering.studies.report.search import (
+    search_json,
+    search_text,
+    write_search_report,
+)
+from softmax_gradient_tampering.studies.report.text import results_json, results_text
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.results.collect import collect, collect_tables
+from softmax_gradient_tampering.studies.results.search_file import FILE_NAME as SEARCH_NAME
+from softmax_gradient_tampering.studies.results.search_file import read_search
 
 Progress = Callable[[str, int, int], None]
 
@@ -21,13 +30,13 @@ def write_report(
     margin: float | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the report of a study, a run folder or a summary.csv.
+    """Write the report of a study, a search, a run folder or a summary.csv.
 
     The same input gives the same files, byte for byte. A report that is already there is
     replaced.
 
     Args:
-        path: of a study folder, a run folder or a summary.csv.
+        path: of the folder of a study, a search or a run, or of a summary.csv.
         output: the HTML file; report.html in the folder, or beside the summary.csv, when not
             given. Its CSV and JSON files stand beside it.
         margin: points of accuracy, above 0; smaller differences count as none. That of the
@@ -38,13 +47,15 @@ def write_report(
         The path of the HTML file.
 
     Raises:
-        UserError: the path is none of the three, cannot be read, or nothing can be written.
+        UserError: the path is none of these, cannot be read, or nothing can be written.
     """
     _check_margin(margin)
     output = output or (path.parent if path.is_file() else path) / "report.html"
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {output}: must end in .html")
     report = progress or _say_nothing
+    if _is_search(path):
+        return write_search_report(read_search(path), output)
     study = collect(path, lambda done, total: report("reading", done, total))
     report("comparing", 0, 1)
     results = compare_arms(study, margin)
@@ -64,15 +75,36 @@ def write_report(
     return output
 
 
-def read_results(path: Path, margin: float | None = None) -> Results:
-    """What `write_report` would report, without what it draws of predictions.
+def report_text(path: Path, margin: float | None = None) -> str:
+    """The first sentence of a report and its table; nothing is written.
 
     Raises:
         UserError: as `write_report`.
     """
+    if _is_search(path):
+        return search_text(read_search(path))
+    return results_text(_read(path, margin))
+
+
+def report_json(path: Path, margin: float | None = None) -> dict[str, Any]:
+    """The same for programs.
+
+    Raises:
+        UserError: as `write_report`.
+    """
+    if _is_search(path):
+        return search_json(read_search(path))
+    return results_json(_read(path, margin))
+
+
+def _read(path: Path, margin: float | None) -> Results:
     _check_margin(margin)
     is_study = (path / FILE_NAME).exists()
     return compare_arms(collect_tables(path) if is_study else collect(path), margin)
+
+
+def _is_search(path: Path) -> bool:
+    return path.is_dir() and not (path / FILE_NAME).exists() and (path / SEARCH_NAME).exists()
 
 
 def _check_margin(margin: float | None) -> None:

@@ -12,6 +12,7 @@ from softmax_gradient_tampering.studies.analysis.comparison import (
     count_states,
 )
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
+from softmax_gradient_tampering.studies.analysis.status import arm_statuses
 from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.report.wording import (
@@ -20,7 +21,6 @@ from softmax_gradient_tampering.studies.report.wording import (
     p_value,
 )
 from softmax_gradient_tampering.studies.results.collect import Study
-from softmax_gradient_tampering.studies.results.status import arm_statuses
 
 FORMAT = 1
 _WIDTH = 96
