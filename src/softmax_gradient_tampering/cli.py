@@ -109,7 +109,7 @@ def _lost_a_process(error: RuntimeError) -> bool:
 
 def _peer_of(error: RuntimeError) -> str:
     """Where the lost process was, where torch says it: gloo names the address of its peer."""
-    found = re.search(r"peer \[([0-9a-fA-F.:]+)\]", str(error))
+    found = re.search(r"\[([0-9a-fA-F.:]+)\]:[0-9]+", str(error))
     return f", at {found[1]}," if found else ""
 
 

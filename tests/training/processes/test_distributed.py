@@ -1,5 +1,10 @@
 """What is said of an environment that is not torchrun's."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
@@ -30,3 +35,26 @@ def test_a_wrong_environment_is_named(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         start_processes("cpu")
+
+
+ALONE = """
+from softmax_gradient_tampering.training.processes import distributed
+distributed._PATIENCE_S = 0.1
+distributed.start_processes("cpu")
+"""
+
+
+def test_waiting_for_a_process_that_does_not_come_is_said() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | TWO | {"MASTER_PORT": port}
+    command = [sys.executable, "-c", ALONE]
+    waiting = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert waiting.stderr is not None
+        said = next(line for line in waiting.stderr if line.startswith("process"))
+    finally:
+        waiting.kill()
+        waiting.wait()
+    assert f"process 0 of 2 has waited 0.1 s for the others, at 127.0.0.1:{port}" in said

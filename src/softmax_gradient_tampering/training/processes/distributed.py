@@ -2,7 +2,11 @@
 
 import os
 import platform
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +21,7 @@ from softmax_gradient_tampering.training.processes.launch import environment_num
 
 T = TypeVar("T")
 _GRACE_S = 0.2
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,8 @@ def start_processes(device_name: str | None) -> Processes:
     device = _find_device(device_name, local_rank)
     if number > 1 and not dist.is_initialized():
         # Agreements between processes go by the CPU, so that no step waits for a GPU.
-        _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        with _said_after(_PATIENCE_S, _waiting_line(number, rank)):
+            _join("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return Processes(number, rank, device)
 
 
@@ -130,6 +136,27 @@ def _check_environment(number: int, rank: int) -> None:
         raise UserError(
             f"RANK={rank} in the environment: must be less than WORLD_SIZE={number}", is_local=True
         )
+
+
+def _waiting_line(number: int, rank: int) -> str:
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    return (
+        f"process {rank} of {number} has waited {_PATIENCE_S:g} s for the others, at {place}. Are "
+        "all of them started? Hosts with several networks need GLOO_SOCKET_IFNAME (and "
+        "NCCL_SOCKET_IFNAME) to name the one that they share"
+    )
+
+
+@contextmanager
+def _said_after(seconds: float, line: str) -> Iterator[None]:
+    """Print a line where the context lasts longer."""
+    timer = threading.Timer(seconds, lambda: print(line, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _join(backend: str) -> None:
