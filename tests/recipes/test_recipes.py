@@ -15,6 +15,7 @@ from softmax_gradient_tampering.recipes.catalogue import (
 )
 from softmax_gradient_tampering.training.config.arguments import load_config, parse_arguments
 from softmax_gradient_tampering.training.config.refusals import check_config
+from softmax_gradient_tampering.training.run import Result
 from softmax_gradient_tampering.training.step.schedule import epoch_rates
 
 GOLDEN = Path(__file__).parents[1] / "training" / "golden" / "lr"
@@ -137,3 +138,34 @@ def test_a_recipe_goes_without_a_config_file() -> None:
 
     with pytest.raises(UserError, match="give it alone, without --config"):
         parse_arguments(["--recipe", "a", "--config", "b"], find_recipe=recipe_path)
+
+
+@pytest.mark.parametrize(
+    ("processes", "flags", "warned"),
+    [
+        (1, (), "this run has 256 a step at lr 0.1. .*give -b 1024"),
+        (8, (), "this run has 2048 a step at lr 0.1. .*give -b 128"),
+        (3, ("--lr", "0.075"), "this run has 768 a step at lr 0.075. .*choose an --lr"),
+        (4, (), None),
+        (1, ("-b", "1024"), None),
+        (2, ("--grad-accum-steps", "2"), None),
+    ],
+)
+def test_a_recipe_on_another_number_of_processes_is_warned_of(
+    processes: int,
+    flags: tuple[str, ...],
+    warned: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setenv("RANK", "0")
+    recipe = ("--recipe", "resnet18/cosine-scheduler-alpha-0.25")
+    monkeypatch.setattr("softmax_gradient_tampering.training.run.run", lambda _: Result("planned"))
+    assert main(["train", *recipe, "--dry-run", *flags]) == 0
+    said = capsys.readouterr().out
+    if warned is None:
+        assert said == ""
+    else:
+        published = "published with 4 processes of 256: 1024 samples a step at lr 0.1; "
+        assert re.search(published + warned, said)

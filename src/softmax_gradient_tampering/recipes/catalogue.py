@@ -51,7 +51,38 @@ def recipe_path(name: str) -> Path:
 
 def published_figures(name: str) -> Published:
     """What was published of a recipe's row."""
+    figures: dict[str, Any] = _read(name)["published"]
+    return Published(**({"train_accuracy": None, "note": ""} | figures))
+
+
+def batch_warning(name: str, samples: int, processes: int, lr: float) -> str | None:
+    """What to say where an optimizer step is not over as many samples as the published one.
+
+    Args:
+        name: of the recipe.
+        samples: of an optimizer step, over all processes and accumulated batches.
+        processes: of the run.
+        lr: its learning rate.
+
+    Returns:
+        A line with both numbers, the rates and what would be the same; or None.
+    """
+    recipe, published = _read(name), published_figures(name)
+    of_published = recipe["batch_size"] * published.processes
+    if samples == of_published:
+        return None
+    mend = "choose an --lr for this batch"
+    if of_published % processes == 0:
+        mend = f"give -b {of_published // processes} (or less with --grad-accum-steps), or {mend}"
+    return (
+        f"Warning: {name} was published with {published.processes} processes of "
+        f"{recipe['batch_size']}: {of_published} samples a step at lr {recipe['lr']:g}; this run has "
+        f"{samples} a step at lr {lr:g}. To train what was published, {mend}"
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
     import yaml
 
-    figures: dict[str, Any] = yaml.safe_load(recipe_path(name).read_text())["published"]
-    return Published(**({"train_accuracy": None, "note": ""} | figures))
+    recipe: dict[str, Any] = yaml.safe_load(recipe_path(name).read_text())
+    return recipe
