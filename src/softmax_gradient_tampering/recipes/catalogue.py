@@ -76,8 +76,8 @@ def batch_warning(name: str, samples: int, processes: int, lr: float) -> str | N
         mend = f"give -b {of_published // processes} (or less with --grad-accum-steps), or {mend}"
     return (
         f"Warning: {name} was published with {published.processes} processes of "
-        f"{recipe['batch_size']}: {of_published} samples a step at lr {recipe['lr']:g}; this run has "
-        f"{samples} a step at lr {lr:g}. To train what was published, {mend}"
+        f"{recipe['batch_size']}: {of_published} samples a step at lr {recipe['lr']:g}; this run "
+        f"has {samples} a step at lr {lr:g}. To train what was published, {mend}"
     )
 
 
