@@ -17,6 +17,7 @@ from softmax_gradient_tampering.loss.dispatcher import (
     as_graph_input,
 )
 from softmax_gradient_tampering.loss.kernels import reference
+from softmax_gradient_tampering.loss.kernels.compiled import compiled_cross_entropy
 from softmax_gradient_tampering.loss.kernels.cpu import native
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
@@ -47,7 +48,7 @@ def differentiable_cross_entropy(
     transforms know, and for few logits under torch.compile too; elsewhere the kernel of the device.
     """
     if torch.compiler.is_compiling() and _is_better_compiled(logits, options):
-        return _call(_Reference, logits, target, as_graph_input(alpha), options)[0]
+        return compiled_cross_entropy(logits, target, as_graph_input(alpha), options)
     if torch.compiler.is_compiling() or not (is_transformed() or is_eager(logits)):
         return _FORWARD(logits, target, alpha, options)[0]
     return _apply(logits, target, alpha, options)[0]

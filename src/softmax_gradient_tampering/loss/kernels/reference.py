@@ -67,10 +67,18 @@ def backward(
     Returns:
         The gradient of the loss with respect to z, in z's shape and dtype, contiguous.
     """
-    q = target_distribution(target, z, options)
-    p_tampered = tampered_log_softmax(z.to(q.dtype), alpha).exp()
-    scale = row_scale(grad_loss, target, stats, options)
-    return (scale * (q.sum(1, keepdim=True) * p_tampered - q)).to(z.dtype).contiguous()
+    log_p = tampered_log_softmax(z.to(compute_dtype(z.dtype)), alpha)
+    return gradient(grad_loss, log_p, target, stats, options).to(z.dtype).contiguous()
+
+
+def gradient(
+    grad_loss: Tensor, log_p: Tensor, target: Tensor, divisor: Tensor, options: Options
+) -> Tensor:
+    """As `backward`, from log p' in the compute dtype."""
+    q = target_distribution(target, log_p, options)
+    is_sum_one = is_index(target) and options.weight is None  # where it is not, the row is ignored
+    q_sum = 1.0 if is_sum_one else q.sum(1, keepdim=True)
+    return row_scale(grad_loss, target, divisor, options) * (q_sum * log_p.exp() - q)
 
 
 def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
@@ -81,6 +89,16 @@ def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
 def tampered_log_softmax(z: Tensor, alpha: Alpha) -> Tensor:
     """log p' = log_softmax(alpha z), of z's shape; at alpha = 0, p' uniform where z is not -inf."""
     return torch.log_softmax(multiply(z, alpha), dim=1)
+
+
+def tampered_log_sum(z: Tensor, alpha: Alpha) -> Tensor:
+    """What alpha z exceeds log p' by, (N, 1, d1, ...): log sum_c exp(alpha z).
+
+    nan where `tampered_log_softmax` is, which torch.logsumexp is not for infinite logits.
+    """
+    logits = multiply(z, alpha)
+    largest = logits.amax(1, keepdim=True)
+    return (logits - largest).exp().sum(1, keepdim=True).log() + largest
 
 
 def multiply(z: Tensor, alpha: Alpha) -> Tensor:
