@@ -240,7 +240,11 @@ def deep_list() -> list[Any]:
         ((OUR_KEY, "rows", 0, "new_column"), 1.0, "rows must be rows of summary.csv"),
         ((OUR_KEY, "position", "\x1b[2J"), 1, "is unknown"),
         ((OUR_KEY, "num_samples"), "\x1b[2J", "num_samples must be a whole number from 0"),
-        ((OUR_KEY, "position", "batch"), 10**9, "1000000000 batches into an epoch of 6"),
+        (
+            (OUR_KEY, "position", "batch"),
+            10**9,
+            "1000000000 batches into an epoch, and only",
+        ),
         (("epoch",), 10**9, "1000000000 epochs behind it, and the run has 2"),
     ],
     ids=["tensor", "deep", "huge", "text", "list", "column", "key", "samples", "batch", "epoch"],

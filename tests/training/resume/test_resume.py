@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import link_whole
 from softmax_gradient_tampering.training.checkpoint import folder as checkpoint
+from softmax_gradient_tampering.training.checkpoint.content import OUR_KEY, load_checkpoint
 from softmax_gradient_tampering.training.records.run_files import Row, read_summary
 from tests.training.runs import assert_same_run, program, train
 
@@ -232,6 +234,19 @@ def test_a_validation_says_what_its_images_differ_in(
     output = capsys.readouterr().out
     assert "Note: img_size is 32, and was 64 in the checkpoint" in output
     assert "Note: crop_pct is 1.0, and was None in the checkpoint" in output
+
+
+def test_a_checkpoint_that_counts_batches_alone_goes_on_at_the_same_place() -> None:
+    train(*DIGITS, "--experiment", "whole")
+    for stop in (8, 12):  # the second one after an epoch's last batch, which is a smaller one
+        train(*DIGITS, "--experiment", f"{stop}", "--max-steps", stop)
+        (path,) = Path(f"out/{stop}").glob("recovery-*")
+        content = load_checkpoint(path)
+        for name in ("samples", "taken"):
+            del content[OUR_KEY]["position"][name]
+        torch.save(content, path)
+        train(*DIGITS, "--experiment", f"{stop}", "--resume", "auto")
+        assert_same_run(Path(f"out/{stop}"), Path("out/whole"))
 
 
 def test_a_kill_between_a_checkpoint_and_its_copies_loses_neither(

@@ -76,6 +76,7 @@ def saved_position(checkpoint: dict[str, Any]) -> dict[str, int]:
     ours = checkpoint.get(OUR_KEY)
     if ours is None:
         return {}
-    # The first ones counted batches alone.
+    # The first ones counted batches alone, of which an epoch's last one may be smaller.
     batch_size = saved_args(checkpoint).get("batch_size", 0) * ours.get("num_processes", 1)
-    return {"samples": ours["position"]["batch"] * batch_size, **ours["position"]}
+    samples = ours["position"]["batch"] * batch_size
+    return {"samples": min(samples, ours.get("num_samples", samples)), **ours["position"]}

@@ -100,6 +100,11 @@ def check_place(
             f"the checkpoint is {position.samples} samples into an epoch of {num_samples}; give "
             "the data that it was made with"
         )
+    if position.batch > position.samples - position.taken:  # a batch has a sample at least
+        raise UserError(
+            f"the checkpoint is {position.batch} batches into an epoch, and only "
+            f"{position.samples - position.taken} samples: no run writes that; give another one"
+        )
     if start_epoch is None and position.epoch > num_epochs:
         raise UserError(
             f"the checkpoint has {position.epoch} epochs behind it, and the run has {num_epochs}; "
