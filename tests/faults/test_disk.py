@@ -75,7 +75,8 @@ LAST_EPOCH = ("--epochs", 2, "--output", "out")
 
 @pytest.mark.parametrize(
     ("moment", "passes"),
-    [("link", 0), ("link", 2)],  # the first epoch's checkpoint-1, the last one's previous
+    # The first epoch's checkpoint-1, the last one's previous and last.
+    [("link", 0), ("link", 2), ("rename", 1)],
 )
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_an_epoch_of_which_one_checkpoint_is_left_gets_all_of_them(

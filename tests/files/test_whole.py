@@ -28,3 +28,10 @@ def test_a_link_at_the_temporary_name_is_not_written_through(
     assert Path("a.txt").read_text() == "new"
     assert not Path("a.txt").is_symlink()
     assert not Path(".a.txt.tmp").is_symlink()
+
+
+def test_a_file_that_has_the_name_already_leaves_no_third_one() -> None:
+    Path("one").write_text("content")
+    for _ in range(2):
+        link_whole(Path("one"), Path("two"))
+    assert {path.name for path in Path().iterdir()} == {"one", "two"}

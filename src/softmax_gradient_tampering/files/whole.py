@@ -69,6 +69,7 @@ def link_whole(source: Path, path: Path) -> None:
             copy_whole(source, path)
             return
         rename(temporary, path)
+        temporary.unlink(missing_ok=True)  # two names of one file: the system had nothing to do
 
 
 def rename(source: Path, path: Path) -> None:

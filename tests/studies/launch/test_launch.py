@@ -85,6 +85,30 @@ def test_a_finished_cell_keeps_one_checkpoint_unless_asked() -> None:
     assert states(study) == ["finished"] * 4
 
 
+def test_files_that_cannot_be_removed_end_no_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlink(path: Any, **options: Any) -> None:
+        if Path(path).name in ("checkpoint-1.pth.tar", "model_best.pth.tar", "failure.json"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        original(path, **options)
+
+    study, original = study_of(*WORDS), os.unlink
+    monkeypatch.setattr(os, "unlink", unlink)
+    launch(study, InProcess(fails={study.plan.cells[0].id: 1}))
+    assert states(study) == ["finished"] * 4
+
+
+def test_a_study_whose_program_was_killed_over_its_plan_can_be_begun_again() -> None:
+    folder = Path("studies/small")
+    (folder / "cells").mkdir(parents=True)
+    for name in (".plan.json.17", "..plan.json.17.tmp"):
+        (folder / name).write_text("{")
+    assert states(study_of(*WORDS)) == ["missing"] * 4
+    (folder / "plan.json").unlink()
+    (folder / "mine").touch()
+    with pytest.raises(UserError, match="holds files, and no study"):
+        study_of(*WORDS)
+
+
 def test_arms_of_one_seed_are_pairs() -> None:
     study = study_of(*WORDS)
     launch(study)

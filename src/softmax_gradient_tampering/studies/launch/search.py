@@ -27,7 +27,7 @@ from softmax_gradient_tampering.studies.launch.runner import (
 from softmax_gradient_tampering.studies.launch.selection import METRIC
 from softmax_gradient_tampering.studies.plan.plan import TUNING, Arm, Plan
 from softmax_gradient_tampering.studies.plan.search_request import SearchRequest
-from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
+from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, is_free
 
 FORMAT = 1
 _SAMPLER_SEED = 0
@@ -184,7 +184,7 @@ def _is_new(request: SearchRequest) -> bool:
     """
     path = request.path / "search.json"
     if not path.exists():
-        if request.path.is_dir() and any(request.path.iterdir()):
+        if not is_free(request.path):
             raise UserError(f"{request.path}: holds files, and no search; choose another --name")
         return True
     with as_user_error(f"{path}: not a search"):

@@ -115,8 +115,9 @@ def _now(beside: Path) -> float:
     probe = beside.with_name(f".now-{looker}")
     try:
         probe.write_bytes(b"")
+        return probe.stat().st_mtime
     except OSError:  # one may look at a study that one may not write to
         return time.time()
-    now = probe.stat().st_mtime
-    probe.unlink(missing_ok=True)
-    return now
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from softmax_gradient_tampering.studies.results.cell_record import (
 )
 
 _LAST = "last.pth.tar"
+
+
+_BEGUN = re.compile(r"\.{1,2}(plan|search)\.json\.")
 
 
 class StudyFolder:
@@ -74,8 +79,9 @@ class StudyFolder:
         write_text(path / FAILURE_NAME, json.dumps(failure, indent=1) + "\n")
 
     def forget_failure(self, cell: Cell) -> None:
-        """Remove failure.json of a cell that is finished after all."""
-        (self.cell_path(cell) / FAILURE_NAME).unlink(missing_ok=True)
+        """Remove failure.json of a cell that is finished after all, which counts in any case."""
+        with suppress(OSError):
+            (self.cell_path(cell) / FAILURE_NAME).unlink()
 
     def prune_checkpoints(self, cell: Cell) -> None:
         """Remove all checkpoints of a finished cell but the last one."""
@@ -83,7 +89,8 @@ class StudyFolder:
         if (path / _LAST).exists():
             for checkpoint in path.glob("*.pth.tar"):
                 if checkpoint.name != _LAST:
-                    checkpoint.unlink(missing_ok=True)
+                    with suppress(OSError):  # it takes room, and nothing else
+                        checkpoint.unlink()
 
     def reload(self) -> None:
         """Read plan.json again: another process may have chosen the tuned settings."""
@@ -103,7 +110,7 @@ def create_study(path: Path, plan: Plan) -> StudyFolder:
     """
     existing = path / FILE_NAME
     if not existing.exists():
-        if path.is_dir() and any(path.iterdir()):
+        if not is_free(path):
             raise UserError(f"{path}: holds files, and no study; choose another --name")
         try:
             (path / "cells").mkdir(parents=True, exist_ok=True)
@@ -120,6 +127,14 @@ def create_study(path: Path, plan: Plan) -> StudyFolder:
     if merged != study.plan:
         study.rewrite(merged)
     return study
+
+
+def is_free(path: Path) -> bool:
+    """Whether a folder holds nothing, or what a program was killed over before it had a plan."""
+    return not path.is_dir() or all(
+        _BEGUN.match(entry.name) or (entry.name == "cells" and not any(entry.iterdir()))
+        for entry in path.iterdir()
+    )
 
 
 def open_study(path: Path) -> StudyFolder:
