@@ -1,6 +1,7 @@
 """What a study will cost: measured by a trial of every arm, and said before it starts."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ def test_a_trial_leaves_nothing_behind() -> None:
     with trial_folder(path) as folder:
         (folder / "file").write_text("x")
         assert folder.parent == path.parent
+        with trial_folder(path) as other:  # of another process
+            assert other != folder
     assert not Path("a").exists()
     with pytest.raises(UserError), trial_folder(path):
         raise UserError("refused")
@@ -80,3 +83,14 @@ def test_a_trial_leaves_nothing_behind() -> None:
     with trial_folder(path):
         pass
     assert [each.name for each in Path("a").iterdir()] == ["kept"]
+
+
+def test_what_a_killed_trial_left_is_removed_later() -> None:
+    old, young = Path(".study.trial-x"), Path(".study.trial-y")
+    for left in (old, young):
+        left.mkdir()
+        (left / "file").write_text("x")
+    os.utime(old, (0, 0))
+    with trial_folder(Path("study")) as folder:
+        assert folder not in (old, young)
+    assert [each.name for each in Path().iterdir()] == [young.name]

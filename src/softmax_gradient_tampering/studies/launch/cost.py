@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from softmax_gradient_tampering.training.run import Extent
 
 TRIAL_S = 0.5  # of training, of one run of every arm
+_STALE_S = 3600.0
 _EVALUATION = 1 / 3  # of a training step's time, for as many samples
 
 
@@ -111,9 +113,13 @@ def trial_folder(path: Path) -> Iterator[Path]:
         UserError: it cannot be made.
     """
     made = [each for each in (path.parent, *path.parent.parents) if not each.exists()]
-    folder = path.parent / f".{path.name}.trial"
+    prefix = f".{path.name}.trial-"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{prefix}*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     except OSError as error:
         raise UserError(f"{path}: cannot be made ({error})") from error
     try:
