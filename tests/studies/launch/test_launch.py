@@ -252,6 +252,16 @@ def test_a_point_of_the_grid_without_all_its_runs_is_not_chosen() -> None:
     assert [entry["n"] for entry in tuned.selection["table"]] == [2, 1]
 
 
+def test_a_point_of_the_grid_that_diverges_is_not_waited_for_and_not_chosen() -> None:
+    words = ("--alphas", "1", "0.5", "--seeds", "1", "--controls", "tuned")
+    study = study_of(*words, "--grid", "lr=1e30,0.05", "--tuning-seeds", "1", "--holdout", "0.3")
+    runner = InProcess()
+    work = launch(study, runner)
+    work.raise_for_failures()
+    assert len(runner.started) == len(set(runner.started)) == 5
+    assert study.plan.arm("tuned").overrides["lr"] == 0.05
+
+
 def test_without_any_point_the_other_arms_are_run_all_the_same() -> None:
     study = study_of(*TUNED)
     fails = {cell.id: 2 for cell in study.plan.cells if cell.arm.startswith("tuning")}
