@@ -64,8 +64,12 @@ def interleave(
     device: torch.device,
     label: str,
     num_warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Call the variants in turn; returns the seconds of every call, by variant."""
+    """Call the variants in turn; returns the seconds of every call, by variant.
+
+    On a GPU by its own clock, elsewhere by `clock`.
+    """
     for function in variants.values():
         for _ in range(num_warmup):
             function()
@@ -74,18 +78,22 @@ def interleave(
     for turn in range(num_turns):
         report_progress(f"{label}: turn {turn + 1}/{num_turns}")
         for name in names:
-            seconds[name].append(_time(variants[name], device))
+            seconds[name].append(_time(variants[name], device, clock))
         names.reverse()
     report_progress("")
     return seconds
 
 
-def _time(function: Callable[[], object], device: torch.device) -> float:
+def _time(
+    function: Callable[[], object],
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Seconds of a call; on a GPU, by its own clock and to the end of its work."""
     if device.type != "cuda":
-        started = time.perf_counter()
+        started = clock()
         function()
-        return time.perf_counter() - started
+        return clock() - started
     torch.cuda.synchronize(device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
@@ -218,14 +226,16 @@ def print_bound(what: str, value: float, at_least: float = 0.0, below: float = 0
     print(f"{'ok    ' if holds else 'MISSED'}  {what}: {value:.4g} ({bound})")
 
 
-def write_csv(rows: list[Row], name: str) -> Path:
-    """Write results/<date>-<device>-<name>.csv; a file of that name is replaced."""
+def write_csv(rows: list[Row], name: str, adds: bool = False) -> Path:
+    """Write results/<date>-<device>-<name>.csv; a file of that name is replaced, or added to."""
     slug = re.sub(r"[^a-z0-9]+", "-", rows[0].device.lower()).strip("-")
     path = RESULTS / f"{rows[0].date}-{slug}-{name}.csv"
     path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
+    is_new = not (adds and path.exists())
+    with path.open("w" if is_new else "a", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
+        if is_new:
+            writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
     return path
 

@@ -38,6 +38,17 @@ scales ([the method](method.md#what-the-published-code-did-differently)); `tampe
 package's where it has no C++ compiler ([the kernels](architecture.md#the-kernels-contract)).
 """
 
+SHAPES = """## The loss of logits by shape
+
+`benchmarks/bench_shapes.py`: forward and backward on a CPU, this package's time by that of
+`F.cross_entropy(z, target)`, which has the gradient of alpha 1; float32 logits (N, C) or
+(N, C, d1, ...), contiguous, and class indices, or as named. One thread is measured in its CPU
+time, two in wall time. `before` is the code before the compiled kernel took images as they lie,
+measured on the same day; `blocks` is this package's where it has no C++ compiler. Other programs
+had the same cores meanwhile, seven processes for two of them, so that a figure is uncertain by a
+tenth or two, and two threads were not measured: that takes a quiet machine.
+"""
+
 LINEAR = """## From hidden states to the loss
 
 `tampered_linear_cross_entropy`, forward and backward, with the gradients of hidden states and
@@ -80,6 +91,8 @@ def write_page(rows: Sequence[Row], docs: Path) -> list[Path]:
     written = []
     sections = [INTRODUCTION]
     for benchmark, text in (("loss", LOSS), ("linear", LINEAR)):
+        if benchmark == "linear":
+            sections += shape_sections([row for row in rows if row.benchmark == "shapes"])
         sections.append(text)
         by_device = group(row for row in rows if row.benchmark == benchmark)
         for found in by_device.values():
@@ -121,6 +134,26 @@ def device_section(rows: Sequence[Row], picture: str) -> str:
         parts.append(error_table(rows))
     parts += ["Time in ms, median (p20 to p80):\n", time_table(rows)]
     return "\n".join(parts)
+
+
+def shape_sections(rows: Sequence[Row]) -> list[str]:
+    """Ratios to torch's time of every device; a column for every variant and number of threads."""
+    parts = [SHAPES] if rows else []
+    for device, found in group(rows).items():
+        first = found[0]
+        cells = (
+            (
+                row.subject,
+                f"{row.variant}, {row.threads} thread{'s' * (row.threads != '1')}",
+                number(row.p50),
+            )
+            for row in found
+            if row.metric == "relative time"
+        )
+        parts.append(f"### {device}, by shape\n")
+        parts.append(f"Torch {first.torch}, Python {first.python}, {first.date}.\n")
+        parts.append(variant_table(cells))
+    return parts
 
 
 def ratio_table(rows: Sequence[Row]) -> str:

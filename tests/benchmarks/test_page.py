@@ -94,6 +94,23 @@ def test_the_page_has_the_figures_and_what_is_missing(
     ElementTree.parse(pictures[0])
 
 
+def test_shapes_have_a_column_for_every_variant_and_number_of_threads(
+    programs: SimpleNamespace, tmp_path: Path
+) -> None:
+    ratio = {"benchmark": "shapes", "metric": "relative time", "unit": "1", "ratio_to": "torch"}
+    rows = [
+        row(programs, **ratio, threads=threads, variant=variant, p50=figure, ratio=figure)
+        for threads, variant, figure in (
+            ("1", "before", "2.5"),
+            ("1", "now", "0.5"),
+            ("2", "now", "1"),
+        )
+    ]
+    text = programs.write_page.write_page(rows, tmp_path)[0].read_text()
+    assert "| | before, 1 thread | now, 1 thread | now, 2 threads |" in text
+    assert "| float32 7x5 | 2.50 | 0.50 | 1.00 |" in text
+
+
 def test_a_gpu_with_a_file_is_measured(programs: SimpleNamespace, tmp_path: Path) -> None:
     rows = some_rows(programs, device="NVIDIA Abacus")
     text = programs.write_page.write_page(rows, tmp_path)[0].read_text()
