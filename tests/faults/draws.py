@@ -103,7 +103,9 @@ class Configuration:
 
 def draw_fault(draw: random.Random, configuration: Configuration, num_steps: int) -> Fault:
     """A fault of one start of a run of so many optimizer steps."""
-    kinds = ["kill", "kill", "signal", "timer", "disk", "size", "memory", "stop"]
+    kinds = ["kill", "kill", "signal", "disk", "size", "memory", "stop"]
+    # At any moment, one of several may be hit before they have met, and is waited for.
+    kinds += ["timer"] if configuration.processes == 1 else []
     kinds += ["worker"] * 3 if configuration.has_workers else []
     kind = draw.choice(kinds)
     fault: Fault = {"kind": kind, "rank": draw.randrange(configuration.processes)}
