@@ -1,4 +1,4 @@
-"""The compiled rows of `source/native.cpp`: built at first use, kept for later, or not there.
+"""The compiled kernel of `source/native.cpp`: built at first use, kept for later, or not there.
 
 It needs Linux, g++ and a processor with AVX2 or AVX-512; the build takes some five seconds. It is
 kept in `~/.cache/softmax_gradient_tampering`, or below XDG_CACHE_HOME, under a name that its
