@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> None:
 
     from softmax_gradient_tampering.studies.launch.run_study import run_study
     from softmax_gradient_tampering.studies.plan.request import parse_run
-    from softmax_gradient_tampering.studies.report.report import report_text, write_report
+    from softmax_gradient_tampering.studies.report.printed import report_text
+    from softmax_gradient_tampering.studies.report.report import write_report
 
     study = run_study(parse_run(study_words(args.seeds, args.epochs, args.output)))
     page = write_report(study.path)

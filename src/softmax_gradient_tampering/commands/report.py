@@ -69,7 +69,7 @@ def _print(args: Namespace) -> None:
     if args.output is not None:
         raise UserError(f"{flag} writes no file; leave --output out")
 
-    from softmax_gradient_tampering.studies.report.report import report_json, report_text
+    from softmax_gradient_tampering.studies.report.printed import report_json, report_text
 
     if args.json:
         print(json.dumps(report_json(args.path, args.margin), indent=1))

@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> None:
 
     study = run_study(request)
 
-    from softmax_gradient_tampering.studies.report.report import report_text
+    from softmax_gradient_tampering.studies.report.printed import report_text
 
     print(f"\n{report_text(study.path)}\n\nStudy:   {study.path}\nReport:  sgt report {study.path}")
 

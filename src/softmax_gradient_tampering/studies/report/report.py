@@ -2,23 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.studies.analysis.comparison import Results, compare_arms
-from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME
+from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
 from softmax_gradient_tampering.studies.report.files import write_tables
 from softmax_gradient_tampering.studies.report.page import NUM_FIGURES, build_page
-from softmax_gradient_tampering.studies.report.search import (
-    search_json,
-    search_text,
-    write_search_report,
-)
-from softmax_gradient_tampering.studies.report.text import results_json, results_text
+from softmax_gradient_tampering.studies.report.printed import check_margin, is_search
+from softmax_gradient_tampering.studies.report.search import write_search_report
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
-from softmax_gradient_tampering.studies.results.collect import collect, collect_tables
-from softmax_gradient_tampering.studies.results.search_file import FILE_NAME as SEARCH_NAME
+from softmax_gradient_tampering.studies.results.collect import collect
 from softmax_gradient_tampering.studies.results.search_file import read_search
 
 Progress = Callable[[str, int, int], None]
@@ -49,12 +42,12 @@ def write_report(
     Raises:
         UserError: the path is none of these, cannot be read, or nothing can be written.
     """
-    _check_margin(margin)
+    check_margin(margin)
     output = output or (path.parent if path.is_file() else path) / "report.html"
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {output}: must end in .html")
     report = progress or _say_nothing
-    if _is_search(path):
+    if is_search(path):
         return write_search_report(read_search(path), output)
     study = collect(path, lambda done, total: report("reading", done, total))
     report("comparing", 0, 1)
@@ -73,43 +66,6 @@ def write_report(
     files = write_tables(output.with_suffix(""), results, verdict_sentence(results))
     write_text(output, build_page(results, files, after_figure))
     return output
-
-
-def report_text(path: Path, margin: float | None = None) -> str:
-    """The first sentence of a report and its table; nothing is written.
-
-    Raises:
-        UserError: as `write_report`.
-    """
-    if _is_search(path):
-        return search_text(read_search(path))
-    return results_text(_read(path, margin))
-
-
-def report_json(path: Path, margin: float | None = None) -> dict[str, Any]:
-    """The same for programs.
-
-    Raises:
-        UserError: as `write_report`.
-    """
-    if _is_search(path):
-        return search_json(read_search(path))
-    return results_json(_read(path, margin))
-
-
-def _read(path: Path, margin: float | None) -> Results:
-    _check_margin(margin)
-    is_study = (path / FILE_NAME).exists()
-    return compare_arms(collect_tables(path) if is_study else collect(path), margin)
-
-
-def _is_search(path: Path) -> bool:
-    return path.is_dir() and not (path / FILE_NAME).exists() and (path / SEARCH_NAME).exists()
-
-
-def _check_margin(margin: float | None) -> None:
-    if margin is not None and not margin > 0:
-        raise UserError(f"--margin {margin:g}: must be above 0, in points of accuracy")
 
 
 def _say_nothing(_what: str, _done: int, _total: int) -> None:
