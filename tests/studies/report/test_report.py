@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from softmax_gradient_tampering.cli import main
+from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
 from softmax_gradient_tampering.studies.report.report import write_report
+from softmax_gradient_tampering.studies.report.text import results_json, results_text
+from softmax_gradient_tampering.studies.results.collect import collect, collect_tables
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from softmax_gradient_tampering.training.records.run_files import read_summary, rows_hash
 from softmax_gradient_tampering.training.run import run
@@ -90,6 +93,13 @@ def as_shown(text: str) -> float | str:
     """The number of a cell: before its interval, with an ordinary minus sign."""
     number = re.match(r"[+−]?[\d.]+", text)
     return float(number[0].replace("−", "-")) if number else text
+
+
+def test_the_text_of_a_study_reads_its_tables_alone(study: Path) -> None:
+    by_tables = compare_arms(collect_tables(study), only_accuracy=True)
+    whole = compare_arms(collect(study))
+    assert results_text(by_tables) == results_text(whole)
+    assert results_json(by_tables) == results_json(whole)
 
 
 def test_the_tables_hold_the_numbers_of_the_csv_files(report: Path) -> None:

@@ -115,7 +115,7 @@ class Results:
         return [result for result in self.arms.values() if _claims(result)]
 
 
-def compare_arms(study: Study, margin: float | None = None) -> Results:
+def compare_arms(study: Study, margin: float | None = None, only_accuracy: bool = False) -> Results:
     """Compare every arm with the baseline and with the tuned baseline, paired by seed.
 
     The accuracy alone is tested: a p for each of twenty measurements would find something.
@@ -126,10 +126,11 @@ def compare_arms(study: Study, margin: float | None = None) -> Results:
     Args:
         study: what was collected.
         margin: points of accuracy, above 0; that of the study, or 0.5, when not given.
+        only_accuracy: leave the other measurements out, which a verdict does not need.
     """
     if margin is None:
         margin = DEFAULT_MARGIN if study.margin is None else study.margin
-    everything = {arm.name: _arm_result(study, arm) for arm in study.arms}
+    everything = {arm.name: _arm_result(study, arm, only_accuracy) for arm in study.arms}
     arms = {name: result for name, result in everything.items() if result.arm.kind != "tuning"}
     baseline, tuned = (
         next((r for r in arms.values() if r.arm.kind == kind and r.runs), None)
@@ -169,14 +170,17 @@ def spread(values: Mapping[int, float]) -> Spread:
     return Spread(len(finite), len(values) - len(finite), interval, sample_sd(finite))
 
 
-def _arm_result(study: Study, arm: Arm) -> ArmResult:
+def _arm_result(study: Study, arm: Arm, only_accuracy: bool) -> ArmResult:
     runs = dict(sorted(study.finished(arm).items()))
     baseline = study.first("baseline") if study.kind == "study" else None
     targets = {} if baseline is None else study.finished(baseline)
-    values = {
-        seed: measure(run, targets[seed].final("train_acc") if seed in targets else math.nan)
-        for seed, run in runs.items()
-    }
+    if only_accuracy:
+        values = {seed: {ACCURACY: run.final(ACCURACY)} for seed, run in runs.items()}
+    else:
+        values = {
+            seed: measure(run, targets[seed].final("train_acc") if seed in targets else math.nan)
+            for seed, run in runs.items()
+        }
     cells = [each for each in study.cells if each.cell.arm == arm.name]
     diverged = {each.cell.seed for each in cells if each.state is State.DIVERGED}
     diverged |= {seed for seed, run in runs.items() if _has_diverged(run)}

@@ -38,7 +38,8 @@ def report_json(path: Path, margin: float | None = None) -> dict[str, Any]:
 def _read(path: Path, margin: float | None) -> Results:
     check_margin(margin)
     is_study = (path / FILE_NAME).exists()
-    return compare_arms(collect_tables(path) if is_study else collect(path), margin)
+    study = collect_tables(path) if is_study else collect(path)
+    return compare_arms(study, margin, only_accuracy=is_study)
 
 
 def is_search(path: Path) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from softmax_gradient_tampering.studies.results.predictions import PredictionSummary
 from softmax_gradient_tampering.studies.results.run_files import RunFiles, as_number
 from softmax_gradient_tampering.studies.results.summary import FloatArray
@@ -59,6 +61,15 @@ def measure_files(files: RunFiles, scale: float) -> RecordedRun:
     return RecordedRun(
         files.path, files.summary.curves, files.args, files.environment, files.result, predictions
     )
+
+
+def measure_ends(files: RunFiles) -> RecordedRun:
+    """A run of what stands in its files, its curves of the last evaluated epoch alone.
+
+    Predictions are not measured.
+    """
+    curves = {name: np.array([value]) for name, value in files.summary.finals.items()}
+    return RecordedRun(files.path, curves, files.args, files.environment, files.result)
 
 
 def alpha_of(args: Mapping[str, Any]) -> float:

@@ -72,6 +72,12 @@ class Summary:
         values = dict(zip(self._header, line, strict=False))
         return _number(values.get(column, ""))
 
+    @property
+    def finals(self) -> dict[str, float]:
+        """The values of the last evaluated epoch by column, of those that were measured."""
+        values = zip(self._header, self._lines[-1], strict=False)
+        return {name: _number(text) for name, text in values if text}
+
     def has_hash(self, recorded: Any) -> bool:
         """Whether the text is the one, number by number, that the program wrote under a hash."""
         is_ours = tuple(self._header) == COLUMNS
