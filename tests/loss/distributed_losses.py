@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -64,9 +65,21 @@ def differs(actual: Tensor | None, expected: Tensor | None) -> str:
     return f"{whole(actual).flatten()[:4].tolist()} for {expected.flatten()[:4].tolist()}"
 
 
+def has_binary(mesh: Any) -> bool:
+    """Whether torch's own loss takes a DTensor, which torch 2.9's does not."""
+    logits = distribute_tensor(torch.zeros(2, 2), mesh, [Replicate()])
+    try:
+        F.binary_cross_entropy_with_logits(logits, logits)
+    except NotImplementedError:
+        return False
+    return True
+
+
 def check_layouts(mesh: Any) -> Iterator[tuple[str, str]]:
     logits, target = torch.randn(NUM_ROWS, NUM_CLASSES), torch.randint(NUM_CLASSES, (NUM_ROWS,))
     for name, loss_fn in LOSSES.items():
+        if name == "binary" and not has_binary(mesh):
+            continue
         leaf = logits.clone().requires_grad_()
         expected = loss_fn(leaf, target)
         expected.sum().backward()

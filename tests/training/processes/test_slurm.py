@@ -133,7 +133,7 @@ def test_two_tasks_train_one_run(tmp_path):
     ]
     said = [task.communicate(timeout=300)[0] for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], said
-    assert said[1] == ""
+    assert [line for line in said[1].splitlines() if "[Gloo]" not in line] == []  # torch 2.9's
     (folder,) = tmp_path.iterdir()
     (path,) = folder.glob("recovery-*.pth.tar")
     assert load_checkpoint(path)["softmax_gradient_tampering"]["num_processes"] == 2

@@ -108,7 +108,7 @@ def get_logits(output: Any) -> Tensor:
         found = output.logits
     elif isinstance(output, Mapping):
         found = output.get("logits")
-    elif isinstance(output, tuple | list):
+    elif isinstance(output, (tuple, list)):
         found = output[0] if output else None
     if not isinstance(found, Tensor) or found.dim() == 0:
         kind = "a loss" if isinstance(found, Tensor) else f"a {type(output).__name__}"
@@ -126,7 +126,7 @@ def replace_logits(output: Any, logits: Tensor) -> Any:
     if isinstance(output, tuple) and (fields := getattr(type(output), "_fields", ())):  # named
         name = "logits" if "logits" in fields else fields[0]
         return output._replace(**{name: logits})  # type: ignore[attr-defined]
-    if isinstance(output, tuple | list) and not hasattr(output, "logits"):
+    if isinstance(output, (tuple, list)) and not hasattr(output, "logits"):
         return type(output)([logits, *output[1:]])
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         return dataclasses.replace(output, logits=logits)
