@@ -25,7 +25,7 @@ STEP = {
 @pytest.fixture
 def environment(monkeypatch):
     for name in [*os.environ]:
-        if name.startswith(("SLURM_", "OMPI_", "PMI_")) or name in JOINED:
+        if name.startswith(("SLURM_", "OMPI_", "PMI_", "MV2_", "JSM_", "FLUX_")) or name in JOINED:
             monkeypatch.delenv(name)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name in JOINED:  # so that what is set is taken back
@@ -104,6 +104,9 @@ def test_a_task_that_is_shown_one_gpu_of_several_takes_that(environment, devices
         (STEP | {"SLURM_STEP_NUM_TASKS": "x"}, "SLURM_STEP_NUM_TASKS='x'"),
         ({"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI started 4 processes .* by torchrun or by srun"),
         ({"PMI_SIZE": "2"}, "MPICH started 2 processes"),
+        ({"MV2_COMM_WORLD_SIZE": "2"}, "MVAPICH started 2 processes"),
+        ({"JSM_NAMESPACE_SIZE": "3"}, "jsrun started 3 processes"),
+        ({"FLUX_JOB_SIZE": "2"}, "Flux started 2 processes"),
     ],
 )
 def test_what_would_train_several_whole_runs_is_refused(environment, variables, message):

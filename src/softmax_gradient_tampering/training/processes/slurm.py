@@ -15,7 +15,13 @@ _NUM_TASKS = "SLURM_STEP_NUM_TASKS"
 # Beside the ports that systems give out by themselves.
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
 # What other launchers tell their processes: how many there are.
-_OTHER_LAUNCHERS = {"OMPI_COMM_WORLD_SIZE": "Open MPI", "PMI_SIZE": "MPICH"}
+_OTHER_LAUNCHERS = {
+    "OMPI_COMM_WORLD_SIZE": "Open MPI",
+    "PMI_SIZE": "MPICH",
+    "MV2_COMM_WORLD_SIZE": "MVAPICH",
+    "JSM_NAMESPACE_SIZE": "jsrun",
+    "FLUX_JOB_SIZE": "Flux",
+}
 
 
 def join_step() -> None:

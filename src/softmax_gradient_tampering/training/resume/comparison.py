@@ -1,4 +1,4 @@
-"""What has changed since a checkpoint was made: refused where it would change the batches."""
+"""What has changed since a checkpoint was made: refused where the order would be another one."""
 
 from typing import Any
 
