@@ -160,12 +160,27 @@ def test_a_recipe_on_another_number_of_processes_is_warned_of(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     monkeypatch.setenv("RANK", "0")
-    recipe = ("--recipe", "resnet18/cosine-scheduler-alpha-0.25")
+    name = "resnet18/cosine-scheduler-alpha-0.25"
+    copy = Path("copy.yaml")
+    copy.write_bytes(recipe_path(name).read_bytes())
     monkeypatch.setattr("softmax_gradient_tampering.training.run.run", lambda _: Result("planned"))
-    assert main(["train", *recipe, "--dry-run", *flags]) == 0
-    said = capsys.readouterr().out
-    if warned is None:
-        assert said == ""
-    else:
-        published = "published with 4 processes of 256: 1024 samples a step at lr 0.1; "
-        assert re.search(published + warned, said)
+    for recipe in (("--recipe", name), ("--config", str(copy)), (f"--config={recipe_path(name)}",)):
+        assert main(["train", *recipe, "--dry-run", *flags]) == 0
+        said = capsys.readouterr().out
+        if warned is None:
+            assert said == ""
+        else:
+            published = (
+                f"{name} was published with 4 processes of 256: 1024 samples a step at lr 0.1; "
+            )
+            assert re.search(published + warned, said)
+
+
+def test_a_file_that_is_no_recipe_is_not_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("softmax_gradient_tampering.training.run.run", lambda _: Result("planned"))
+    own = Path("own.yaml")
+    own.write_text(recipe_path("resnet18/cosine-scheduler-alpha-0.25").read_text() + "seed: 1\n")
+    assert main(["train", "--config", str(own), "--dry-run"]) == 0
+    assert capsys.readouterr().out == ""

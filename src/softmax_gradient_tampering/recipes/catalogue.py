@@ -49,6 +49,15 @@ def recipe_path(name: str) -> Path:
     return _FOLDER / f"{name}.yaml"
 
 
+def recipe_of(path: Path) -> str | None:
+    """The name of the recipe that a file is, or is a copy of; None for another file."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return None
+    return next((name for name in recipe_names() if recipe_path(name).read_bytes() == text), None)
+
+
 def published_figures(name: str) -> Published:
     """What was published of a recipe's row."""
     figures: dict[str, Any] = _read(name)["published"]
