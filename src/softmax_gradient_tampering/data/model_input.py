@@ -9,6 +9,7 @@ from torch import Tensor
 
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.data.order import seed_generators
+from softmax_gradient_tampering.data.transfer import to_device
 
 
 @dataclass
@@ -45,9 +46,8 @@ class ModelInput:
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Batch:
         """images (n, C, H, W) uint8, labels (n,), the samples' indices (n,)."""
-        images = images.to(self.device, non_blocking=True)
-        labels = labels.to(self.device, non_blocking=True)
-        images = self._normalise(images)
+        labels = to_device(labels, self.device)
+        images = self._normalise(to_device(images, self.device))
         if self.erasing is not None:
             self._erase(images, epoch, indices)
         targets = labels

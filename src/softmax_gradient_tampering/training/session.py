@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from softmax_gradient_tampering.data.transfer import Prefetched
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.state import RunState, make_checkpoint
 from softmax_gradient_tampering.training.console import lines as console
@@ -84,9 +85,15 @@ class Session:
         while position.epoch < schedule.num_epochs:
             self._start_epoch()
             has_batches = position.batch < len(loader)
-            for batch in () if self._is_stopped else loader.epoch(position.epoch, position.batch):
+            batches = Prefetched(
+                iter(()) if self._is_stopped else loader.epoch(position.epoch, position.batch),
+                self.setup.processes.device,
+            )
+            for batch in batches:
                 wants_grad_range = self.batch_log.wants_grad_range(position.batch)
-                outcome = trainer.train_batch(batch, position, loader.batch_sizes, wants_grad_range)
+                outcome = trainer.train_batch(
+                    batch, position, loader.batch_sizes, wants_grad_range, batches.load
+                )
                 self.tally.add(outcome)
                 samples = loader.plan.taken_by(position.batch + 1)
                 position.count_batch(outcome.is_update, outcome.is_skipped, samples)

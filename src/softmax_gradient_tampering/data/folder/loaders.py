@@ -35,10 +35,9 @@ class _Reader:
 
     def epoch(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Batch]:
         def make_batch(images: Tensor, labels: Tensor, indices: Tensor) -> Batch:
-            if self._model_input.device.type == "cuda":  # the copy is read later, by the GPU
-                images, labels = images.pin_memory(), labels.pin_memory()
-            else:
-                labels = labels.clone()  # the images are copied as they become float32
+            # On a CPU the images are copied as they become float32, the labels here.
+            if self._model_input.device.type == "cpu":
+                labels = labels.clone()
             return self._model_input(images, labels, epoch, indices)
 
         return self._pool.batches(epoch, batches, make_batch)

@@ -15,6 +15,7 @@ from softmax_gradient_tampering.data.order import (
     epoch_order,
     evaluation_shard,
 )
+from softmax_gradient_tampering.data.transfer import keep_near, to_device
 
 
 class Images(NamedTuple):
@@ -51,8 +52,9 @@ class MemoryTrainLoader(TrainLoader):
         self.process = process
         self.batch_sizes = plan.sizes()
         self.num_samples = sum(self.batch_sizes) * plan.num_processes
-        pad = augmentation.pad
-        self._padded = F.pad(data.images, (pad,) * 4) if pad else data.images
+        pad, device = augmentation.pad, model_input.device
+        padded = F.pad(data.images, (pad,) * 4) if pad else data.images
+        self._padded, self._labels = keep_near(padded, device), keep_near(data.labels, device)
 
     def __len__(self) -> int:
         return len(self.batch_sizes)
@@ -63,7 +65,8 @@ class MemoryTrainLoader(TrainLoader):
         for number in range(start, len(self)):
             indices = self.plan.batch(order, number, self.process)
             images = self._augment(indices, seed, epoch)
-            yield self.model_input(images, self.data.labels[indices], epoch, indices)
+            labels = _take(self._labels, indices)
+            yield self.model_input(images, labels, epoch, indices)
 
     def names(self, epoch: int, number: int) -> list[str]:
         order = epoch_order(self.plan.num_samples, self.model_input.seed, epoch)
@@ -73,15 +76,19 @@ class MemoryTrainLoader(TrainLoader):
     def _augment(self, indices: Tensor, seed: int, epoch: int) -> Tensor:
         pad, hflip, vflip = self.augmentation
         if not (pad or hflip or vflip):
-            return self._padded[indices]
+            return _take(self._padded, indices)
         height, width = self.data.images.shape[-2:]
         uniforms = torch.from_numpy(counter_uniforms(seed, epoch, indices, 4))
-        top, left = (uniforms[:, :2] * (2 * pad + 1)).long().unbind(1)
-        rows = (top[:, None] + torch.arange(height)).expand(-1, height)
-        columns = left[:, None] + torch.arange(width)
-        rows = torch.where(uniforms[:, 2:3] < vflip, rows.flip(1), rows)
-        columns = torch.where(uniforms[:, 3:4] < hflip, columns.flip(1), columns)
-        crop = (indices[:, None, None], slice(None), rows[:, :, None], columns[:, None, :])
+        moved = (uniforms[:, :2] * (2 * pad + 1)).long()
+        flipped = (uniforms[:, 2:] < torch.tensor([vflip, hflip], dtype=torch.float64)).long()
+        device = self._padded.device
+        drawn = to_device(torch.cat([indices[:, None], moved, flipped], dim=1), device)
+        samples, top, left, is_vflip, is_hflip = drawn[:, :, None].unbind(1)
+        rows = top + torch.arange(height, device=device)
+        columns = left + torch.arange(width, device=device)
+        rows = torch.where(is_vflip == 1, rows.flip(1), rows)
+        columns = torch.where(is_hflip == 1, columns.flip(1), columns)
+        crop = (samples[:, :, None], slice(None), rows[:, :, None], columns[:, None, :])
         return self._padded[crop].permute(0, 3, 1, 2)  # the slice is last: (n, H, W, C)
 
 
@@ -97,6 +104,8 @@ class MemoryEvaluationLoader(Loader):
         process: int = 0,
     ) -> None:
         self.data = data
+        device = model_input.device
+        self._images, self._labels = keep_near(data.images, device), keep_near(data.labels, device)
         self.model_input = model_input
         self.num_samples = len(data.labels)
         shard = evaluation_shard(self.num_samples, num_processes, process)
@@ -108,6 +117,10 @@ class MemoryEvaluationLoader(Loader):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for indices in self._batches[start:]:
-            yield self.model_input(
-                self.data.images[indices], self.data.labels[indices], epoch, indices
-            )
+            images, labels = _take(self._images, indices), _take(self._labels, indices)
+            yield self.model_input(images, labels, epoch, indices)
+
+
+def _take(of: Tensor, indices: Tensor) -> Tensor:
+    """Rows of a set, where it is kept; the indices are on the CPU."""
+    return of[to_device(indices, of.device)]

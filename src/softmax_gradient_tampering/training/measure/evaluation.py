@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softmax_gradient_tampering.data.loader import Loader
+from softmax_gradient_tampering.data.transfer import Prefetched
 from softmax_gradient_tampering.loss import logit_statistics
 from softmax_gradient_tampering.training.measure.calibration import Calibration
 from softmax_gradient_tampering.training.processes.distributed import Processes
@@ -72,8 +73,9 @@ def evaluate(
     num_common = -processes.most([-len(loader)])[0]
     was_training = model.training
     model.eval()
+    batches = Prefetched(loader.epoch(0), processes.device)
     try:
-        for number, (images, _, labels) in enumerate(loader.epoch(0)):
+        for number, (images, _, labels) in enumerate(batches):
             with precision.forward():
                 logits = model(images)
             logits = logits.float()

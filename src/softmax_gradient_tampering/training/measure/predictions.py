@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from softmax_gradient_tampering.data.loader import Loader
+from softmax_gradient_tampering.data.transfer import Prefetched
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_whole
 from softmax_gradient_tampering.training.processes.distributed import Processes
@@ -48,7 +49,7 @@ def predict(
     num_common = -processes.most([-len(loader)])[0]
     was_training = model.training
     model.eval()
-    for number, batch in enumerate(loader.epoch(0)):
+    for number, batch in enumerate(Prefetched(loader.epoch(0), processes.device)):
         with precision.forward():
             logits.append(model(batch.images).float().cpu())
         labels.append(batch.labels.cpu())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.step.trainer import Outcome
@@ -15,18 +16,23 @@ class Tally:
         self.device = device
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.count = 0
+        self.count: int | Tensor = 0  # a tensor where it depends on values of the device
 
     def add(self, outcome: Outcome) -> None:
         """Add a batch up, if it counts."""
-        if not outcome.is_counted:
-            return
         batch = outcome.batch
         labels = batch.labels if batch.targets.dim() == 1 else batch.targets.argmax(1)
         size = len(labels)
-        self.loss += size * outcome.loss.double()
-        self.correct += (outcome.logits[:size].argmax(1) == labels).sum()
-        self.count += size
+        loss = size * outcome.loss.double()
+        correct = (outcome.logits[:size].argmax(1) == labels).sum()
+        if outcome.is_counted is None:
+            self.loss += loss
+            self.correct += correct
+            self.count += size
+        else:  # without reading whether it is; a loss that is not has no product with 0
+            self.loss += torch.where(outcome.is_counted, loss, 0.0)
+            self.correct += outcome.is_counted * correct
+            self.count = self.count + size * outcome.is_counted
 
     def means(self, processes: Processes) -> tuple[float, float]:
         """The mean loss and the accuracy in percent, over all processes; 0 of no samples."""
@@ -36,12 +42,12 @@ class Tally:
 
     def total(self, processes: Processes) -> list[float]:
         """Loss, correct and count, summed over all processes."""
-        count = torch.full((), self.count, dtype=torch.float64, device=self.device)
+        count = torch.zeros_like(self.loss) + self.count
         return processes.sum(torch.stack([self.loss, self.correct.double(), count])).tolist()
 
     def state(self) -> list[float]:
         """Loss, correct and count of this process, for a checkpoint."""
-        return [self.loss.item(), self.correct.item(), self.count]
+        return [self.loss.item(), self.correct.item(), int(self.count)]
 
     def restore(self, states: Sequence[Sequence[float]], processes: Processes) -> None:
         """Go on from the states of all processes in a checkpoint, or from nothing without any."""

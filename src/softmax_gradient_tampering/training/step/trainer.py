@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
         is_update: whether it ended an optimizer step.
         is_skipped: whether that step was left out, its gradient not being finite.
         is_finite: 0-d bool: the losses so far of this optimizer step, then its gradient too.
-        is_counted: whether it counts in the sums of its epoch.
+        is_counted: 0-d bool: whether it counts in the sums of its epoch; None where all do.
         grad_range: smallest and largest gradient of the logits, where that was asked for.
     """
 
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
     is_update: bool
     is_skipped: bool
     is_finite: Tensor
-    is_counted: bool
+    is_counted: Tensor | None
     grad_range: Range | None
 
 
@@ -71,7 +71,7 @@ class Trainer:
         accumulation: batches of an optimizer step.
         clipping: of the gradient, or None.
         skips_nonfinite: leave out optimizer steps whose loss or gradient is not finite, and
-            such losses from the sums; this reads a value from the device in every step.
+            such losses from the sums; this reads one value from the device in every step.
         all_agree: whether a condition holds in all processes.
     """
 
@@ -95,6 +95,7 @@ class Trainer:
         position: Position,
         sizes: Sequence[int],
         wants_grad_range: bool = False,
+        before_waiting: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """Train on a batch; the last one of every `accumulation` steps the optimizer.
 
@@ -104,6 +105,8 @@ class Trainer:
                 optimizer step.
             sizes: of all batches of the epoch.
             wants_grad_range: whether to give the range of the logits' gradient.
+            before_waiting: called before the step waits for a GPU to have the gradient, where it
+                has to: for what can be done meanwhile.
         """
         number = position.batch
         first = number - number % self.accumulation
@@ -122,13 +125,21 @@ class Trainer:
         self._losses_are_finite = is_finite
         is_skipped = False
         if is_update:
+            if self._waits_for_gpu:
+                before_waiting()
             bits = counter_hash(*counters[:3], _OPTIMIZER, *counters[4:])
             seed_optimizer(self.optimizer, bits, batch.images.device)
             is_finite, is_skipped = self._update(is_finite)
-        is_counted = not self.skips_nonfinite or bool(loss.isfinite())
+        is_counted = loss.isfinite() if self.skips_nonfinite else None
         return Outcome(
             number, loss, logits, batch, is_update, is_skipped, is_finite, is_counted, grad_range
         )
+
+    @property
+    def _waits_for_gpu(self) -> bool:
+        """Whether a step reads a value: float16's loss scale or a skipped step depends on it."""
+        reads = self.precision.scaler.is_enabled() or self.skips_nonfinite
+        return reads and self.precision.device.type == "cuda"
 
     def _add_gradient(
         self, batch: Batch, share: float, is_update: bool, wants_grad_range: bool
