@@ -20,6 +20,7 @@ from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.processes.distributed import start_processes
 from softmax_gradient_tampering.training.setup.setup import Setup, set_up
 from softmax_gradient_tampering.training.step.alpha_schedule import epoch_alpha
+from softmax_gradient_tampering.training.step.equivalence import scale_of_clipping
 from tests.training.runs import assert_same_run, program, train
 
 DIGITS = ("-b", 128, "--epochs", 3, "--lr", 0.05, "--output", "out", "--save-predictions")
@@ -37,6 +38,8 @@ TRAININGS = {
     "mixing": ("--mixup", 0.3, "--smoothing", 0.1, "--drop", 0.2, *SGD),
     "averaged": ("--model-ema", "--model-ema-decay", 0.9, *SGD),
     "accumulated, bfloat16": ("--grad-accum-steps", 2, "--amp-dtype", "bfloat16", *SGD),
+    "adaptive clipping": ("--clip-grad", 0.05, "--clip-mode", "agc", *SGD),
+    "adaptive clipping, adamw": ("--clip-grad", 0.05, "--clip-mode", "agc", *ADAMW),
     "adamw": ("--model", "digits_mlp", *ADAMW),
     "adamw, large eps": ("--model", "digits_cnn_wobn", *ADAMW, "--opt-eps", 1e-3),
 }
@@ -70,6 +73,21 @@ def test_at_a_power_of_two_the_equivalent_training_agrees_bit_by_bit(
     assert (ordinary == np.float32(alpha) * tampered).all()
     assert (ordinary.argmax(1) == tampered.argmax(1)).all()
     assert np.abs(plain - ordinary).max() > 0.01  # ordinary training as it is, is another one
+
+
+def test_adaptive_clipping_clips_in_the_trainings_that_agree() -> None:
+    words = TRAININGS["adaptive clipping"]
+    clipped, _ = predictions("clipped", *words, "--modify-softmax", 0.25)
+    free, _ = predictions("free", *words[4:], "--modify-softmax", 0.25)
+    assert np.abs(clipped - free).max() > 0.01
+
+
+def test_adaptive_clipping_of_the_classifier_too_has_no_equivalent() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    parameters = list(model.parameters())
+    assert scale_of_clipping(model, 0.25, parameters[:-2]) == 0.25
+    with pytest.raises(UserError, match="does not hold with --clip-mode agc for this model"):
+        scale_of_clipping(model, 0.25, parameters)
 
 
 # Relative to the largest logit, after 33 float32 steps. Single roundings are 6e-8; training
@@ -114,8 +132,8 @@ def test_rates_and_decays_are_those_of_the_identity() -> None:
 
 
 REFUSED = {
-    "--clip-grad 1": "does not hold with --clip-grad",
-    "--clip-grad 1 --clip-mode agc": "does not hold with --clip-grad",
+    "--clip-grad 1": "does not hold with --clip-grad at --clip-mode norm",
+    "--clip-grad 1 --clip-mode value": "does not hold with --clip-grad at --clip-mode value",
     "--opt adam": "does not hold with --opt adam",
     "--sched plateau": "does not hold with --sched plateau",
     "--amp-dtype float16": "does not hold in float16",

@@ -137,21 +137,18 @@ def _check_alpha(config: Config) -> None:
             f"{what} with --modify-softmax {config.modify_softmax}: the equivalent training is one "
             "with the ordinary cross-entropy; leave --modify-softmax out"
         )
-    for name, why in _NOT_EQUIVALENT:
-        if getattr(config, name):
-            raise UserError(f"{what} does not hold with --{name.replace('_', '-')}: {why}")
+    if config.clip_grad and config.clip_mode != "agc":
+        raise UserError(
+            f"{what} does not hold with --clip-grad at --clip-mode {config.clip_mode}: the clipped "
+            "gradient is another than the one that the identity scales"
+        )
+    if config.jsd:
+        raise UserError(f"{what} does not hold with --jsd: it has no tampered counterpart")
     if config.sched == "plateau":
         raise UserError(
             f"{what} does not hold with --sched plateau: its bounds are one rate for all "
             "groups, and it may listen to a loss that the identity changes; choose another"
         )
-
-
-# What breaks the identity between tampering and the re-set ordinary training.
-_NOT_EQUIVALENT: tuple[tuple[str, str], ...] = (
-    ("clip_grad", "the clipped gradient is another than the one that the identity scales"),
-    ("jsd", "it has no tampered counterpart"),
-)
 
 
 def _check_dali(config: Config) -> None:

@@ -165,4 +165,7 @@ def _clipping(config: Config, model: nn.Module) -> Clipping | None:
         return None
     # Adaptive clipping leaves the classifier out, as in its paper (arXiv 2102.06171).
     parameters = list(model_parameters(model, exclude_head=config.clip_mode == "agc"))
-    return Clipping(config.clip_grad, config.clip_mode, parameters)
+    value = config.clip_grad
+    if config.equivalent_to is not None:
+        value *= equivalence.scale_of_clipping(model, config.equivalent_to, parameters)
+    return Clipping(value, config.clip_mode, parameters)

@@ -4,7 +4,7 @@ The identity, its factors and the initial head are the loss's own (`loss.equival
 meet the program's optimizers, timm's groups and schedules, and the messages of its flags.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -85,6 +85,29 @@ def group_parameters(config: Config) -> Callable[[nn.Module], Groups]:
         )
 
     return make_groups
+
+
+def scale_of_clipping(model: nn.Module, alpha: float, parameters: Sequence[nn.Parameter]) -> float:
+    """The factor of the threshold of adaptive clipping, which is one of gradients to weights.
+
+    Below the head the ordinary gradient is alpha times the tampered one, and the weights are the
+    same. The head's gradient is the same, and its weights are not.
+
+    Args:
+        model: whose gradients are clipped.
+        alpha: of the tampered training.
+        parameters: that the clipping covers.
+
+    Raises:
+        UserError: the head is among them, for which there is no such factor.
+    """
+    head = {id(parameter) for parameter in find_classifier(model).parameters()}
+    if any(id(parameter) in head for parameter in parameters):
+        raise UserError(
+            f"--equivalent-to {alpha} does not hold with --clip-mode agc for this model: its "
+            "classifier is clipped too, as it does not hold the last two parameters"
+        )
+    return alpha
 
 
 def _of_timms_names(by: Factors) -> dict[str, float]:
