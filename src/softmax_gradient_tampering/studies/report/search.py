@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.studies.report.markup import document, element, join
-from softmax_gradient_tampering.studies.report.tables import row, table
+from softmax_gradient_tampering.studies.report.rendering import render
+from softmax_gradient_tampering.studies.report.tables.table import Column, Row, Table, numeric
 from softmax_gradient_tampering.studies.report.text import align
 from softmax_gradient_tampering.studies.report.wording import number, plural
 from softmax_gradient_tampering.studies.results.search_file import SearchRecord, Trial
 
 FORMAT = 1
-_CAUTION = (
-    "The best of many trials is better by luck too. A search finds settings; whether they help is "
-    "for sgt study run to say, over seeds and on the test set, which no trial has seen."
-)
 _HEAD = ("trial", "alpha", "lr", "mean (%)")
 
 
@@ -73,29 +69,21 @@ def write_search_report(search: SearchRecord, output: Path) -> Path:
 
 
 def _page(search: SearchRecord, trials: str) -> str:
-    name = search.path.resolve().name
-    header = element(
-        "header",
-        element("p", "Which alpha and learning rate are worth a study?", class_="kicker"),
-        element("h1", name),
-        element("p", search_sentence(search), id="verdict"),
-    )
     rows = []
     for trial in _ranked(search):
         label, *cells = _cells(trial)
-        rows.append(row(label, *(element("td", cell, class_="num") for cell in cells)))
+        rows.append(Row(label, list(map(numeric, cells))))
     caption = (
         f"Mean of {search.metric or 'the accuracy'} over {plural(search.num_seeds, 'seed')}, the "
         f"best trial first; {search.holdout:.0%} of the training set are held out."
     )
-    result = element("section", element("h2", "Trials"), table(_HEAD, rows, caption, "trials"))
-    limits = element("section", element("h2", "What this does not show"), element("p", _CAUTION))
-    numbers = element(
-        "section",
-        element("h2", "The numbers"),
-        element("p", "All of them, beside this page: ", element("code", trials), "."),
+    return render(
+        "search.html",
+        name=search.path.resolve().name,
+        verdict=search_sentence(search),
+        trials=Table("trials", caption, list(map(Column, _HEAD)), rows),
+        file=trials,
     )
-    return document(f"{name}: search", join(header, result, limits, numbers))
 
 
 def _cells(trial: Trial) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -26,7 +27,6 @@ from softmax_gradient_tampering.studies.report.figures.svg import (
     draw,
     set_log_scale,
 )
-from softmax_gradient_tampering.studies.report.markup import Markup
 
 MAX_DOTS = 60  # of an arm, on one line
 MAX_POINTS = 1500  # of a scatter

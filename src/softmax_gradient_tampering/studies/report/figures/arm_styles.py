@@ -2,7 +2,7 @@
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.report.figures.svg import INK, SERIES, Style
-from softmax_gradient_tampering.studies.report.markup import clean
+from softmax_gradient_tampering.studies.report.rendering import clean
 
 # More lines than this on one panel cannot be told apart.
 MAX_ARMS = 8

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.report.figures.arm_styles import arm_styles
-from softmax_gradient_tampering.studies.report.figures.svg import Style
+from softmax_gradient_tampering.studies.report.figures.svg import Style, swatch
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,17 @@ class FigureBlock:
     key: str
     title: str
     caption: str
-    panels: Sequence[str]
+    panels: Sequence[Markup]
     legend: Sequence[tuple[Style, str]] = ()
     is_small: bool = False
+
+    @property
+    def swatches(self) -> list[tuple[Markup, str]]:
+        """The legend with its styles drawn."""
+        return [
+            (swatch(style, f"{self.key}-key{number}"), label)
+            for number, (style, label) in enumerate(self.legend)
+        ]
 
 
 def arm_legend(results: Results, arms: Sequence[ArmResult]) -> list[tuple[Style, str]]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
@@ -14,7 +15,6 @@ from softmax_gradient_tampering.studies.report.figures.arm_styles import (
 )
 from softmax_gradient_tampering.studies.report.figures.figure_block import FigureBlock, arm_legend
 from softmax_gradient_tampering.studies.report.figures.svg import INK, SERIES, WIDTH, Style, draw
-from softmax_gradient_tampering.studies.report.markup import Markup
 from softmax_gradient_tampering.studies.results.predictions import (
     HELD_OUT,
     PLAIN,

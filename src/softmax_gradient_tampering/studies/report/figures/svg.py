@@ -10,12 +10,13 @@ from functools import cache
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from softmax_gradient_tampering.studies.report.markup import Markup, escape
+from softmax_gradient_tampering.studies.report.rendering import clean
 
 # Inches: at the width of a phone a point is about a pixel.
 WIDTH, HEIGHT = 4.3, 3.0
@@ -175,7 +176,7 @@ def _for_a_page(svg: str, name: str, description: str) -> Markup:
     svg = re.sub(r'<path [^>]*style="fill: none"/>', "", svg)  # the transparent ground
     svg = re.sub(r">\s+<", "><", svg)
     svg = re.sub(r"<defs></defs>|<g></g>", "", svg)
-    label = f'role="img" aria-label="{escape(description)}"' if description else ""
+    label = f'role="img" aria-label="{escape(clean(description))}"' if description else ""
     viewbox = re.search(r'viewBox="[^"]*"', svg)
     assert viewbox is not None
     opening = f"<svg {viewbox[0]} {label or _HIDDEN}>"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -16,7 +17,6 @@ from softmax_gradient_tampering.studies.report.figures.arm_styles import (
 )
 from softmax_gradient_tampering.studies.report.figures.figure_block import FigureBlock, arm_legend
 from softmax_gradient_tampering.studies.report.figures.svg import Style, draw, set_log_scale
-from softmax_gradient_tampering.studies.report.markup import Markup
 from softmax_gradient_tampering.studies.results.filter_norms import read_filter_norms
 from softmax_gradient_tampering.studies.results.summary import FloatArray
 
