@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MINUTES ?= 60
 
-.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page bench-gpu architecture clean
+.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page bench-gpu gpu-study architecture clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -73,6 +73,10 @@ bench-page:
 bench-gpu:
 	PYTHONPATH=src $(PYTHON) benchmarks/bench_loss.py --device cuda --save
 	PYTHONPATH=src $(PYTHON) benchmarks/bench_linear.py --device cuda --save
+
+# On the same machine: CIFAR-10 of the folder DATA, with and without normalisation, in ten minutes.
+gpu-study:
+	PYTHONPATH=src $(PYTHON) tools/study_on_gpu.py $(DATA) --seconds $(or $(SECONDS),600)
 
 $(STAMP)-demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -20,10 +20,13 @@ NUM_PARAMETERS = {
     "seresnet50": 28_088_024,
     "seresnet101": 49_326_872,
     "resnet20": 269_722,
+    "resnet20_wobn": 268_346,
     "resnet32": 464_154,
     "resnet44": 658_586,
     "resnet56": 853_018,
     "resnet110": 1_727_962,
+    "resnet18_cifar": 11_173_962,
+    "resnet18_cifar_wobn": 11_164_362,
     "digits_mlp": 9_098,
     "digits_mlp_plain": 8_832,
     "digits_cnn": 6_138,
@@ -80,3 +83,13 @@ def test_the_plain_digits_net_is_positively_homogeneous() -> None:
     model = create_model("digits_mlp_plain")
     images = torch.randn(4, 1, 8, 8)
     assert torch.allclose(model(2 * images), 2 * model(images), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18_cifar", "resnet18_cifar_wobn"])
+def test_resnet18_of_small_images_keeps_their_size_up_to_its_first_stride(name: str) -> None:
+    model = create_model(name).eval()
+    sizes = []
+    model.get_submodule("layer1").register_forward_hook(lambda *call: sizes.append(call[2].shape))
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert sizes == [(1, 64, 32, 32)]

@@ -1,10 +1,11 @@
-"""The CIFAR ResNets of 6n + 2 layers (arXiv 1512.03385, section 4.2)."""
+"""ResNets of small images: those of CIFAR (arXiv 1512.03385, section 4.2), and ResNet-18."""
 
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 _CFG = {
@@ -19,9 +20,10 @@ _CFG = {
     "classifier": "fc",
 }
 DEPTHS = (20, 32, 44, 56, 110, 1202)
-_SMALL = ("resnet8_narrow", "resnet8_narrow_wobn")
+_SMALL = ("resnet8_narrow", "resnet8_narrow_wobn", "resnet20_wobn")
+_RESNET18 = ("resnet18_cifar", "resnet18_cifar_wobn")
 default_cfgs = generate_default_cfgs(
-    {**{f"resnet{depth}": _CFG for depth in DEPTHS}, **dict.fromkeys(_SMALL, _CFG)}
+    {**{f"resnet{depth}": _CFG for depth in DEPTHS}, **dict.fromkeys(_SMALL + _RESNET18, _CFG)}
 )
 
 
@@ -129,6 +131,12 @@ def resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
 
 
 @register_model
+def resnet20_wobn(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """The same without batch normalisation."""
+    return _create(20, pretrained, "_wobn", **(kwargs | {"norm_layer": nn.Identity}))
+
+
+@register_model
 def resnet32(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """CIFAR ResNet of 32 layers, 0.46 M parameters."""
     return _create(32, pretrained, **kwargs)
@@ -156,3 +164,32 @@ def resnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
 def resnet1202(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """CIFAR ResNet of 1202 layers, 19.4 M parameters."""
     return _create(1202, pretrained, **kwargs)
+
+
+class SmallImageResNet(ResNet):
+    """timm's ResNet of basic blocks whose stem keeps the size of the images: 3x3, no pooling."""
+
+    def __init__(self, in_chans: int = 3, **kwargs: Any) -> None:
+        super().__init__(BasicBlock, in_chans=in_chans, **kwargs)
+        self.conv1 = nn.Conv2d(in_chans, 64, 3, 1, 1, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.maxpool = nn.Identity()
+
+
+def _create_resnet18(name: str, pretrained: bool, **kwargs: Any) -> SmallImageResNet:
+    kwargs = {"layers": (2, 2, 2, 2), "zero_init_last": False} | kwargs
+    model: SmallImageResNet = build_model_with_cfg(SmallImageResNet, name, pretrained, **kwargs)
+    return model
+
+
+@register_model
+def resnet18_cifar(pretrained: bool = False, **kwargs: Any) -> SmallImageResNet:
+    """ResNet-18 for 32x32 images, 11.2 M parameters."""
+    return _create_resnet18("resnet18_cifar", pretrained, **kwargs)
+
+
+@register_model
+def resnet18_cifar_wobn(pretrained: bool = False, **kwargs: Any) -> SmallImageResNet:
+    """The same without batch normalisation."""
+    kwargs |= {"norm_layer": nn.Identity}
+    return _create_resnet18("resnet18_cifar_wobn", pretrained, **kwargs)
