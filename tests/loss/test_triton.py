@@ -6,6 +6,7 @@ nothing: its exp2 and log2 are numpy's, where those of a GPU are approximate, an
 bfloat16 it truncates. The tests that are about rounding are marked so: a GPU has to run them.
 """
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -78,6 +79,7 @@ def block_classes(request, monkeypatch):
 
     monkeypatch.setattr(kernel, "MAX_BLOCK_CLASSES", request.param)
     monkeypatch.setattr(kernel, "MIN_BLOCK_SIZE", min(kernel.MIN_BLOCK_SIZE, 4 * request.param))
+    monkeypatch.setattr(kernel, "_plan", kernel._plan.__wrapped__)  # plans of other sizes are kept
     return request.param
 
 
@@ -102,6 +104,44 @@ def test_rows_longer_than_a_block_are_true(case):
 
 def test_rows_that_do_not_fill_the_last_block_are_true():
     assert_true(*on_device(Case((130, 11)))[:2], 0.25)
+
+
+@pytest.mark.parametrize("case", OPTION_CASES[::5], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda tensor: tensor,
+        lambda tensor: tensor.mT.contiguous().mT,
+        lambda tensor: tensor.movedim(1, -1).contiguous().movedim(-1, 1),
+        lambda tensor: torch.cat((tensor, tensor), 1)[:, : tensor.shape[1]],
+    ],
+    ids=["contiguous", "transposed", "channels last", "images apart"],
+)
+def test_images_are_true_in_any_layout(layout, case):
+    """Of 10 positions: blocks that they do not fill, and vectors of two."""
+    logits, target, options = on_device(replace(case, shape=(2, 5, 2, 5)))
+    assert_true(layout(logits), layout(target) if case.soft else target, 0.25, **options)
+
+
+def test_images_of_several_blocks_of_positions_and_classes_are_true():
+    assert_true(*on_device(Case((2, 20, 300)))[:2], 0.25)
+
+
+@pytest.mark.skipif(not INTERPRETS, reason="the size of a group is compiled in")
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 4, 5, 9])
+def test_sums_of_any_number_of_groups_are_true(num_rows, monkeypatch):
+    """A block of one row, and groups of two blocks: up to five of them, two at a time."""
+    from softmax_gradient_tampering.loss.kernels.triton import kernel, sums
+
+    group = triton.language.constexpr(2)
+    monkeypatch.setattr(sums, "GROUP", group)
+    monkeypatch.setattr(kernel, "GROUP", group)
+    monkeypatch.setattr(kernel, "MIN_BLOCK_SIZE", 1)
+    monkeypatch.setattr(kernel, "_plan", kernel._plan.__wrapped__)
+    for reduction in ("mean", "sum"):
+        case = Case((num_rows, 3), weighted=True, reduction=reduction)
+        logits, target, options = on_device(case)
+        assert_true(logits, target, 0.25, **options)
 
 
 @of_rounding

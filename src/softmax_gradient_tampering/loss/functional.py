@@ -141,8 +141,8 @@ def is_direct(input: Tensor, target: Tensor, alpha: float, options: tuple[Any, .
 
 
 def _is_of_rows(input: Tensor) -> bool:
-    """Whether the kernel is better given rows: on a device, and where they lie so in memory."""
-    return input.device.type != "cpu" or input.movedim(1, -1).is_contiguous()
+    """Whether the kernel is better given rows: where they lie so in memory."""
+    return input.movedim(1, -1).is_contiguous()
 
 
 def _composite(input: Tensor, target: Tensor, alpha: Alpha, kwargs: dict[str, Any]) -> Tensor:

@@ -4,6 +4,7 @@ Triton's compiler takes a target; the arguments are those of a real launch, reco
 registers and the shared memory, that nothing is spilled, and the width of loads and stores.
 """
 
+import math
 import re
 import subprocess
 from itertools import product
@@ -20,6 +21,7 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from softmax_gradient_tampering.loss.kernels.options import Options  # noqa: E402
 from softmax_gradient_tampering.loss.kernels.triton import device, kernel  # noqa: E402
+from softmax_gradient_tampering.loss.kernels.triton.launch import Launcher  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     triton.knobs.runtime.interpret, reason="the interpreter compiles nothing"
@@ -31,7 +33,7 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-DTYPES |= {"i64": torch.int64}
+DTYPES |= {"i64": torch.int64, "i32": torch.int32, "fp64": torch.float64}
 TRITON_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 TARGET_KINDS = ("one-hot", "soft", "smoothed", "weighted", "soft, weighted", "smoothed, weighted")
 # So many that two blocks of 256 threads, or one of 512, fit on a multiprocessor.
@@ -55,12 +57,13 @@ class Subject(NamedTuple):
     kind: str = "one-hot"
     reduction: str = "mean"
     is_pointer: bool = False  # alpha
-    num_classes: int = 1000
+    shape: tuple[int, ...] = (33, 1000)
 
 
 VALUES = (
     TARGETS, ("forward", "backward"), ("bf16", "fp16", "fp32"), TARGET_KINDS,
-    ("mean", "sum", "none"), (False, True), (10, 1000, 50264),
+    ("mean", "sum", "none"), (False, True),
+    ((33, 10), (33, 1000), (33, 50264), (2, 21, 64, 64), (2, 150, 7, 7)),
 )  # fmt: skip
 
 
@@ -98,12 +101,12 @@ class Recorder:
 def compile_launch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What the compiler makes of the launch that the package would do."""
     launch, function = Recorder(), getattr(device, f"{subject.half}_kernel")
-    dtype, num_rows, num_classes = DTYPES[subject.dtype], 33, subject.num_classes
-    z = torch.zeros(num_rows, num_classes, dtype=dtype)
-    target = torch.zeros(num_rows, dtype=torch.int64)
+    dtype, shape = DTYPES[subject.dtype], subject.shape
+    z = torch.zeros(shape, dtype=dtype)
+    target = torch.zeros(shape[:1] + shape[2:], dtype=torch.int64)
     if "soft" in subject.kind:
         target = torch.zeros_like(z)
-    weight = torch.ones(num_classes, dtype=dtype) if "weighted" in subject.kind else None
+    weight = torch.ones(shape[1], dtype=dtype) if "weighted" in subject.kind else None
     smoothing = 0.1 if "smoothed" in subject.kind else 0.0
     options = Options(weight, -100, subject.reduction, smoothing, dtype)
     # On its device alpha stays a tensor; one of a CPU becomes a number.
@@ -115,8 +118,10 @@ def compile_launch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Any:
             kernel.forward(z, target, alpha, options)
         else:
             stats = torch.zeros(kernel.stats_shape(z, target, options))
-            kernel.backward(torch.zeros(()), z, target, alpha, stats, options)
-    signature, constants, attributes = specialise(function.arg_names, launch)
+            rows = target.shape[:1] + z.shape[2:]
+            incoming = torch.zeros(rows if subject.reduction == "none" else ())
+            kernel.backward(incoming, z, target, alpha, stats, options)
+    signature, constants, attributes = specialise(function, launch.arguments)
     own = ("num_warps", "debug", "sanitize_overflow", "enable_fp_fusion")
     return triton.compile(
         ASTSource(function, signature, constants, attributes),
@@ -125,22 +130,29 @@ def compile_launch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
 
-def specialise(names: list[str], launch: Recorder) -> tuple[dict[str, str], dict[str, Any], Any]:
+def specialise(
+    function: Any, arguments: tuple[Any, ...]
+) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
     """Types, constants and what 16 divides, as Triton takes them from the arguments of a call."""
-    given = dict(zip(names, launch.arguments, strict=False))
-    signature, constants, attributes = {}, {}, {}
-    for number, name in enumerate(names):
-        value = given.get(name, launch.options.get(name))
-        if name not in given or value is None or (isinstance(value, int) and value == 1):
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    attributes: dict[tuple[int], Any] = {}
+    for parameter, value in zip(function.params, arguments, strict=True):
+        name, is_special = parameter.name, not parameter.do_not_specialize
+        is_one = isinstance(value, int) and value == 1 and is_special
+        if parameter.is_constexpr or value is None or is_one:
             signature[name], constants[name] = "constexpr", value
             continue
         if isinstance(value, torch.Tensor):
-            signature[name], divided = f"*{TRITON_NAMES[value.dtype]}", 0
+            signature[name] = f"*{TRITON_NAMES[value.dtype]}"
+            is_divided = value.data_ptr() % 16 == 0
+            is_divided &= not parameter.do_not_specialize_on_alignment
         else:
-            signature[name] = "fp32" if isinstance(value, float) else "i32"
-            divided = value if isinstance(value, int) else 1
-        if divided % 16 == 0:
-            attributes[number,] = [["tt.divisibility", 16]]
+            of_integer = "i32" if value < 2**31 else "i64"
+            signature[name] = "fp32" if isinstance(value, float) else of_integer
+            is_divided = isinstance(value, int) and value % 16 == 0
+        if is_divided and is_special:
+            attributes[parameter.num,] = [["tt.divisibility", 16]]
     return signature, constants, attributes
 
 
@@ -187,7 +199,7 @@ def test_half_rows_of_a_multiple_of_8_are_read_and_written_in_128_bits(
     half, num_classes, monkeypatch
 ):
     """A number of classes that 8 divides, and not 16, was read two bytes at a time."""
-    ptx = compile_launch(Subject(half=half, num_classes=num_classes), monkeypatch).asm["ptx"]
+    ptx = compile_launch(Subject(half=half, shape=(33, num_classes)), monkeypatch).asm["ptx"]
     vectors = len(re.findall(r"ld\.global[.\w:]*\.v4\.b32", ptx))
     # 16 logits a thread at most, 8 of a load.
     assert vectors == (2 if num_classes > 4096 else 1)
@@ -199,7 +211,53 @@ def test_half_rows_of_a_multiple_of_8_are_read_and_written_in_128_bits(
 
 
 def test_rows_whose_alignment_allows_less_are_read_as_wide_as_it_allows(monkeypatch):
-    ptx = compile_launch(Subject(half="backward", num_classes=1004), monkeypatch).asm["ptx"]
+    ptx = compile_launch(Subject(half="backward", shape=(33, 1004)), monkeypatch).asm["ptx"]
     assert re.findall(r"ld\.global[.\w:]*\.v2\.b32", ptx)
-    ptx = compile_launch(Subject(half="backward", num_classes=1001), monkeypatch).asm["ptx"]
+    ptx = compile_launch(Subject(half="backward", shape=(33, 1001)), monkeypatch).asm["ptx"]
     assert not re.findall(r"ld\.global[.\w:]*\.v[24]\.b32", ptx)
+
+
+@pytest.mark.parametrize("half", ["forward", "backward"])
+def test_positions_of_half_images_are_read_and_written_in_128_bits(half, monkeypatch):
+    ptx = compile_launch(Subject(half=half, shape=(2, 21, 64, 64)), monkeypatch).asm["ptx"]
+    assert re.findall(r"ld\.global[.\w:]*\.v4\.b32", ptx)
+    if half == "backward":
+        assert re.findall(r"st\.global\.v4\.b32", ptx)
+        assert not re.findall(r"st\.global\.b16", ptx)
+
+
+def test_what_one_launcher_launches_is_compiled_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton is asked once for each launcher which compiled kernel its arguments take."""
+    launches: dict[Any, list[Any]] = {}
+
+    def record(launcher: Launcher, num_programs: int, *arguments: Any) -> None:
+        found = specialise(launcher._kernel, (*arguments, *launcher._constants))
+        launches.setdefault(launcher, []).append(found)
+
+    monkeypatch.setattr(Launcher, "__call__", record)
+    for values in product(
+        ((16,), (17,), (1,), (4, 16), (3, 1), (3, 5)),
+        (torch.float32, torch.bfloat16), (torch.float32, torch.float64), (False, True), (0, 1),
+        ((False, 1, "mean"), (True, 16, "none"), (False, 2**40, "sum")), (1, 2, 16, 17),
+    ):  # fmt: skip
+        shape, dtype, other_dtype, is_soft, start, (is_weighted, ignored, how), num_rows = values
+        z = flat(dtype, start, (num_rows, *shape))
+        target = torch.zeros(num_rows, *shape[1:], dtype=torch.int64)
+        rows = torch.zeros(target.shape if how == "none" else (), dtype=other_dtype)
+        target = flat(other_dtype, start, z.shape) if is_soft else target
+        weight = flat(other_dtype, start, shape[:1]) if is_weighted else None
+        options = Options(weight, ignored, how, 0.0, other_dtype)
+        on_device = torch.zeros((), dtype=other_dtype, device="meta")
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "to", lambda tensor, *_: tensor)
+            for alpha in (0.25, 1.0, on_device):
+                _, stats = kernel.forward(z, target, alpha, options)
+                kernel.backward(rows, z, target, alpha, stats, options)
+    assert any(len(of_one) > 5 for of_one in launches.values())
+    for of_one in launches.values():
+        assert all(launch == of_one[0] for launch in of_one)
+
+
+def flat(dtype: torch.dtype, start: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """Zeros that begin at this element of their memory, and so at 16 bytes or not."""
+    return torch.zeros(start + math.prod(shape), dtype=dtype)[start:].view(shape)

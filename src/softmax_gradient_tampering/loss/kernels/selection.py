@@ -1,5 +1,6 @@
 """Which kernel computes a loss: the one asked for, or the fastest that can."""
 
+import functools
 from importlib import import_module
 from typing import Any
 
@@ -7,10 +8,10 @@ import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.kernels import reference
+from softmax_gradient_tampering.loss.kernels.contract import Kernel
 from softmax_gradient_tampering.loss.kernels.cpu import blocks
 from softmax_gradient_tampering.loss.kernels.cpu import kernel as cpu
 from softmax_gradient_tampering.loss.kernels.cpu.native_library import native_library
-from softmax_gradient_tampering.loss.kernels.rows import Kernel, RowWise
 
 KERNELS = ("auto", "reference", "blocks", "cpu", "triton")
 
@@ -43,7 +44,8 @@ def select_kernel(name: str, z: Tensor) -> Kernel:
     """
     name = _resolve(name, z.device)
     if name == "triton" and z.dtype != torch.float64:
-        return _triton() if z.dim() == 2 else RowWise(_triton())
+        kernel: Kernel = _triton()
+        return kernel
     return _ON_A_CPU.get(name, reference)
 
 
@@ -75,6 +77,7 @@ def _is_triton_usable(device: torch.device) -> bool:
         return False
 
 
+@functools.cache
 def _triton() -> Any:
     # Imported when it is first asked for: Triton may be missing, and loading it takes a while.
     return import_module("softmax_gradient_tampering.loss.kernels.triton.kernel")

@@ -6,9 +6,9 @@ Which of the two is decided by the arguments and the machine alone, the same in 
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
+from softmax_gradient_tampering.loss.kernels.contract import Kernel
 from softmax_gradient_tampering.loss.kernels.cpu import blocks, native
 from softmax_gradient_tampering.loss.kernels.options import Options
-from softmax_gradient_tampering.loss.kernels.rows import Kernel
 
 
 def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:

@@ -1,33 +1,46 @@
 """The device code of `triton`: pointers and numbers in, one block of rows and classes a program.
 
-Legend: weight is the class weights, stats and row_sums are laid out as in `triton`; classes are
-adjacent. The length of a row of classes, and the strides of such rows, are in vectors of VECTOR
-elements: the compiler then knows what divides them, and reads and writes 128 bits at once where
-that is 8 half numbers. Upper-case arguments are known when a kernel is compiled.
+Legend: weight is the class weights; stats, sums and counters are laid out as in `triton`. Logits
+are rows of adjacent classes, or (IS_IMAGES) images of num_positions adjacent positions, of which
+each is a row whose classes are a stride apart. Lengths and strides along the memory are in vectors
+of VECTOR elements: the compiler then knows what divides them, and reads and writes 128 bits at
+once where that is 8 half numbers. Upper-case arguments are known when a kernel is compiled.
 """
 
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
+from softmax_gradient_tampering.loss.kernels.triton.sums import sum_in_last_block
+from softmax_gradient_tampering.loss.kernels.triton.targets import (
+    LN_2,
+    LOG2_E,
+    label_of,
+    spread_target,
+)
 
 
-@triton.jit
+# The number of rows changes from call to call, and nothing is faster for knowing what divides it.
+@triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["alpha"])
 def forward_kernel(
     z,
     target,
     alpha,
     weight,
     stats,
-    row_sums,
+    sums,
+    counters,
+    loss,
     num_rows,
-    num_vectors,
+    num_classes,
+    num_positions,
     z_stride,
+    z_class_stride,
     target_stride,
+    target_class_stride,
     ignore_index,
     smoothing,
     VECTOR: tl.constexpr,
+    IS_IMAGES: tl.constexpr,
     ALPHA_IS_POINTER: tl.constexpr,
     IS_SOFT: tl.constexpr,
     IS_WEIGHTED: tl.constexpr,
@@ -37,12 +50,14 @@ def forward_kernel(
     BLOCK_CLASSES: tl.constexpr,
 ):
     """The loss of BLOCK_ROWS rows, one block of classes after the other."""
-    num_classes = num_vectors * VECTOR
-    z_stride = z_stride * VECTOR
+    num_classes, num_positions = _lengths(num_classes, num_positions, VECTOR, IS_IMAGES)
+    rows, is_row, outer, position = _rows(
+        tl.program_id(0), num_rows, num_positions, BLOCK_ROWS, IS_IMAGES
+    )
+    z_rows = z + outer * (z_stride * VECTOR) + position
+    target_rows = target
     if IS_SOFT:
-        target_stride = target_stride * VECTOR
-    rows = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    is_row = rows < num_rows
+        target_rows += outer * (target_stride * VECTOR) + position
     exponent = tl.load(alpha).to(tl.float32) if ALPHA_IS_POINTER else alpha
     minus_inf = float("-inf")
     maximum = tl.full([BLOCK_ROWS], minus_inf, tl.float32)
@@ -55,7 +70,8 @@ def forward_kernel(
     for start in range(0, num_classes, BLOCK_CLASSES):
         classes = start + tl.arange(0, BLOCK_CLASSES)
         mask = is_row[:, None] & (classes < num_classes)[None, :]
-        logits = tl.load(z + rows[:, None] * z_stride + classes[None, :], mask, other=minus_inf)
+        offsets = _offsets(classes, z_class_stride, VECTOR, IS_IMAGES)
+        logits = tl.load(z_rows[:, None] + offsets[None, :], mask, other=minus_inf)
         logits = logits.to(tl.float32)
         new_maximum = tl.maximum(maximum, tl.max(logits, 1))
         # A row of -inf so far: exp(-inf - 0) is 0, exp(-inf + inf) would be nan.
@@ -68,8 +84,9 @@ def forward_kernel(
         tampered_sum = tampered_sum * shrink[:, None] + tampered
         maximum = new_maximum
         if IS_SOFT or IS_SMOOTHED:
-            q = _spread_target(
-                target, weight, rows, classes, mask, num_classes, target_stride, smoothing,
+            offsets = _offsets(classes, target_class_stride, VECTOR, IS_IMAGES)
+            q = spread_target(
+                target_rows, weight, classes, offsets, mask, num_classes, smoothing,
                 IS_SOFT, IS_WEIGHTED, IS_SMOOTHED,
             )  # fmt: skip
             origin = tl.where(start == 0, base, origin)
@@ -77,37 +94,39 @@ def forward_kernel(
             q_logits += tl.where(mask, q * (logits - origin[:, None]), 0.0)
     log_sum = maximum + tl.log2(tl.sum(exp_sum, 1)) * LN_2
     total = tl.zeros([BLOCK_ROWS], tl.float32)
-    loss = tl.zeros([BLOCK_ROWS], tl.float32)
+    losses = tl.zeros([BLOCK_ROWS], tl.float32)
     row_weight = tl.full([BLOCK_ROWS], 1.0, tl.float32)
     if IS_SOFT or IS_SMOOTHED:
         total = tl.sum(q_sum, 1)
-        loss = total * (log_sum - origin) - tl.sum(q_logits, 1)
+        losses = total * (log_sum - origin) - tl.sum(q_logits, 1)
     if not IS_SOFT:
-        label, is_counted, row_weight = _label(
-            target,
-            weight,
-            rows,
-            is_row,
-            num_classes,
-            target_stride,
-            ignore_index,
-            IS_WEIGHTED,
-            True,
-        )
-        at_label = tl.load(z + rows * z_stride + label, is_row, other=0.0).to(tl.float32)
+        label, is_counted, row_weight = label_of(
+            target, weight, rows, is_row, num_classes, target_stride, ignore_index,
+            IS_WEIGHTED, True,
+        )  # fmt: skip
+        offsets = _offsets(label, z_class_stride, VECTOR, IS_IMAGES)
+        at_label = tl.load(z_rows + offsets, is_row, other=0.0).to(tl.float32)
         confidence = row_weight * (1.0 - smoothing)
-        loss = tl.where(is_counted, loss + confidence * (log_sum - at_label), 0.0)
+        losses = tl.where(is_counted, losses + confidence * (log_sum - at_label), 0.0)
         total = tl.where(is_counted, total + confidence, 0.0)
     tl.store(stats + rows, maximum, is_row)
     tl.store(stats + num_rows + rows, 1.0 / tl.sum(tampered_sum, 1), is_row)
+    stats += 2 * num_rows
     if IS_SOFT or IS_SMOOTHED:
-        tl.store(stats + num_rows + num_rows + rows, total, is_row)
-    tl.store(row_sums + rows, loss, is_row)
-    if REDUCTION != "none":
-        tl.store(row_sums + num_rows + rows, row_weight, is_row)
+        tl.store(stats + rows, total, is_row)
+        stats += num_rows
+    if REDUCTION == "none":
+        tl.store(loss + rows, losses, is_row)
+    else:
+        loss_sum = tl.sum(tl.where(is_row, losses, 0.0), 0)
+        weight_sum = tl.sum(tl.where(is_row, row_weight, 0.0), 0)
+        sum_in_last_block(loss_sum, weight_sum, sums, counters, loss, stats, REDUCTION == "mean")
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["num_rows", "grad_loss_stride"],
+    do_not_specialize_on_alignment=["alpha", "grad_loss"],
+)
 def backward_kernel(
     z,
     target,
@@ -118,12 +137,16 @@ def backward_kernel(
     grad_loss_stride,
     grad,
     num_rows,
-    num_vectors,
+    num_classes,
+    num_positions,
     z_stride,
+    z_class_stride,
     target_stride,
+    target_class_stride,
     ignore_index,
     smoothing,
     VECTOR: tl.constexpr,
+    IS_IMAGES: tl.constexpr,
     ALPHA_IS_POINTER: tl.constexpr,
     IS_SOFT: tl.constexpr,
     IS_WEIGHTED: tl.constexpr,
@@ -133,43 +156,36 @@ def backward_kernel(
     BLOCK_CLASSES: tl.constexpr,
 ):
     """The gradient of one block: scale * (sum_c(q) p' - q)."""
-    num_classes = num_vectors * VECTOR
-    z_stride = z_stride * VECTOR
-    if IS_SOFT:
-        target_stride = target_stride * VECTOR
+    num_classes, num_positions = _lengths(num_classes, num_positions, VECTOR, IS_IMAGES)
     num_blocks = tl.cdiv(num_classes, BLOCK_CLASSES)
     block = tl.program_id(0)
-    rows = (block // num_blocks).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    rows, is_row, outer, position = _rows(
+        block // num_blocks, num_rows, num_positions, BLOCK_ROWS, IS_IMAGES
+    )
     classes = (block % num_blocks) * BLOCK_CLASSES + tl.arange(0, BLOCK_CLASSES)
-    is_row = rows < num_rows
     mask = is_row[:, None] & (classes < num_classes)[None, :]
+    z_rows = z + outer * (z_stride * VECTOR) + position
+    offsets = _offsets(classes, z_class_stride, VECTOR, IS_IMAGES)
     exponent = tl.load(alpha).to(tl.float32) if ALPHA_IS_POINTER else alpha
-    logits = tl.load(z + rows[:, None] * z_stride + classes[None, :], mask, other=float("-inf"))
+    logits = tl.load(z_rows[:, None] + offsets[None, :], mask, other=float("-inf"))
     logits = logits.to(tl.float32)
     maximum = tl.load(stats + rows, is_row, other=0.0)
     inverse_sum = tl.load(stats + num_rows + rows, is_row, other=0.0)
+    stats += 2 * num_rows
     distance = (logits - maximum[:, None]) * LOG2_E
     tampered = tl.where(logits == float("-inf"), 0.0, tl.exp2(exponent * distance))
     p = tampered * inverse_sum[:, None]
     scale = tl.load(grad_loss + rows * grad_loss_stride, is_row, other=0.0).to(tl.float32)
-    divisor = stats + num_rows + num_rows + 1
     if IS_SOFT or IS_SMOOTHED:
-        total = tl.load(stats + num_rows + num_rows + rows, is_row, other=0.0)
-        divisor += num_rows
+        total = tl.load(stats + rows, is_row, other=0.0)
+        stats += num_rows
     if REDUCTION == "mean":
-        scale = scale / tl.load(divisor)
+        scale = scale / tl.load(stats)
     if not IS_SOFT:
-        label, is_counted, row_weight = _label(
-            target,
-            weight,
-            rows,
-            is_row,
-            num_classes,
-            target_stride,
-            ignore_index,
-            IS_WEIGHTED,
-            False,
-        )
+        label, is_counted, row_weight = label_of(
+            target, weight, rows, is_row, num_classes, target_stride, ignore_index,
+            IS_WEIGHTED, False,
+        )  # fmt: skip
         # Not a product: where every row is ignored that is 0 * inf.
         scale = tl.where(is_counted, scale, 0.0)
         confidence = row_weight * (1.0 - smoothing)
@@ -177,66 +193,54 @@ def backward_kernel(
             total = confidence
     difference = total[:, None] * p
     if IS_SOFT or IS_SMOOTHED:
-        difference -= _spread_target(
-            target, weight, rows, classes, mask, num_classes, target_stride, smoothing,
+        target_rows = target
+        if IS_SOFT:
+            target_rows += outer * (target_stride * VECTOR) + position
+        offsets = _offsets(classes, target_class_stride, VECTOR, IS_IMAGES)
+        difference -= spread_target(
+            target_rows, weight, classes, offsets, mask, num_classes, smoothing,
             IS_SOFT, IS_WEIGHTED, IS_SMOOTHED,
         )  # fmt: skip
     if not IS_SOFT:
         is_label = classes[None, :] == label[:, None]
         difference -= tl.where(is_label, confidence[:, None], 0.0)
     gradient = scale[:, None] * difference
-    tl.store(grad + rows[:, None] * num_classes + classes[None, :], gradient, mask)
+    grad_rows = grad + outer * num_classes * num_positions + position
+    offsets = _offsets(classes, num_positions, 1, IS_IMAGES)
+    tl.store(grad_rows[:, None] + offsets[None, :], gradient, mask)
 
 
 @triton.jit
-def _label(
-    target,
-    weight,
-    rows,
-    is_row,
-    num_classes,
-    target_stride,
-    ignore_index,
-    IS_WEIGHTED: tl.constexpr,
-    IS_ASSERTED: tl.constexpr,
-):
-    """Of every row the class, whether it counts, and its weight; nan if there is no such class.
+def _lengths(num_classes, num_positions, VECTOR: tl.constexpr, IS_IMAGES: tl.constexpr):
+    """Classes and positions, of which those that are adjacent come in vectors; 1 if of no image."""
+    if IS_IMAGES:
+        num_positions = num_positions * VECTOR
+    else:
+        num_classes = num_classes * VECTOR
+    return num_classes, num_positions
 
-    The forward kernel asserts that there is one; the backward one, of many blocks a row, need not.
+
+@triton.jit
+def _rows(block, num_rows, num_positions, BLOCK_ROWS: tl.constexpr, IS_IMAGES: tl.constexpr):
+    """Of a block: the numbers of its rows, which of them exist, their images and positions.
+
+    Where there are no images, the row is in the image's place, and its position is 0.
     """
-    label = tl.load(target + rows * target_stride, is_row, other=0)
-    is_counted = label != ignore_index
-    is_class = (label >= 0) & (label < num_classes)
-    if IS_ASSERTED:
-        tl.device_assert(is_class | (label == ignore_index), "Target is out of bounds")
-    label = tl.where(is_class, label, 0)
-    row_weight = tl.full(label.shape, 1.0, tl.float32)
-    if IS_WEIGHTED:
-        row_weight = tl.load(weight + label).to(tl.float32)
-    row_weight = tl.where(is_class, row_weight, float("nan"))
-    return label, is_counted, tl.where(is_counted, row_weight, 0.0)
+    places = tl.arange(0, BLOCK_ROWS)
+    if IS_IMAGES:
+        num_blocks = tl.cdiv(num_positions, BLOCK_ROWS)
+        outer = (block // num_blocks).to(tl.int64)
+        position = (block % num_blocks) * BLOCK_ROWS + places
+        rows, is_row = outer * num_positions + position, position < num_positions
+    else:
+        rows = block.to(tl.int64) * BLOCK_ROWS + places
+        outer, position, is_row = rows, 0, rows < num_rows
+    return rows, is_row, outer, position
 
 
 @triton.jit
-def _spread_target(
-    target,
-    weight,
-    rows,
-    classes,
-    mask,
-    num_classes,
-    target_stride,
-    smoothing,
-    IS_SOFT: tl.constexpr,
-    IS_WEIGHTED: tl.constexpr,
-    IS_SMOOTHED: tl.constexpr,
-):
-    """The part of q that is not one-hot, for a block; 0 outside of the tensor."""
-    q = tl.zeros(mask.shape, tl.float32)
-    if IS_SOFT:
-        q += tl.load(target + rows[:, None] * target_stride + classes[None, :], mask, other=0.0)
-    if IS_SMOOTHED:
-        q = q * (1.0 - smoothing) + smoothing / num_classes
-    if IS_WEIGHTED:
-        q = q * tl.load(weight + classes, classes < num_classes, other=0.0)[None, :]
-    return tl.where(mask, q, 0.0).to(tl.float32)
+def _offsets(classes, class_stride, VECTOR: tl.constexpr, IS_IMAGES: tl.constexpr):
+    """How far classes are from the first of their row."""
+    if IS_IMAGES:
+        classes = classes.to(tl.int64) * (class_stride * VECTOR)
+    return classes
