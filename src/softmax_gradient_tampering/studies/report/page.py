@@ -5,8 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from softmax_gradient_tampering.studies.analysis.comparison import Results
+from softmax_gradient_tampering.studies.analysis.verdict import Verdict
+from softmax_gradient_tampering.studies.report.decision import decision_lines
 from softmax_gradient_tampering.studies.report.figures import (
     alpha_figures,
+    forest,
     prediction_figures,
     training_figures,
 )
@@ -34,6 +37,8 @@ from softmax_gradient_tampering.studies.report.wording import (
     plural,
 )
 
+MAX_SENTENCES = 6  # of more arms they would be the table again
+
 
 def build_page(results: Results, files: Sequence[Path], after_figure: Callable[[], None]) -> str:
     """The whole HTML file.
@@ -53,6 +58,9 @@ def build_page(results: Results, files: Sequence[Path], after_figure: Callable[[
         is_sequential=study.is_sequential,
         margin=f"{results.margin:g}",
         verdict=verdict_sentence(results),
+        decision=decision_lines(results),
+        forest=forest.forest(results, results.baseline, "differences"),
+        tuned_forest=forest.forest(results, results.tuned, "tuned-differences"),
         facts=_facts(results),
         sentences=_sentences(results),
         is_sampled=_is_sampled(results),
@@ -76,8 +84,9 @@ def draw_figures(
     results: Results, after_figure: Callable[[], None]
 ) -> tuple[dict[str, FigureBlock], list[str]]:
     """All figures that the study has data for, by key, and what could not be read."""
-    blocks: list[FigureBlock | None] = []
-    for draw in FIGURES:
+    blocks: list[FigureBlock | None] = [*training_figures.curves_figures(results)]
+    after_figure()
+    for draw in _FIGURES:
         blocks.append(draw(results))
         after_figure()
     norms, problems = training_figures.filter_norms_figure(results)
@@ -85,16 +94,14 @@ def draw_figures(
     return {block.key: block for block in [*blocks, norms] if block is not None}, problems
 
 
-FIGURES = (
-    alpha_figures.differences_figure,
-    training_figures.curves_figure,
+_FIGURES = (
     alpha_figures.accuracy_figure,
     alpha_figures.logits_figure,
     alpha_figures.loss_norm_figure,
     prediction_figures.reliability_figure,
     prediction_figures.pairs_figure,
 )
-NUM_FIGURES = len(FIGURES) + 1
+NUM_FIGURES = len(_FIGURES) + 2
 
 
 def _facts(results: Results) -> str:
@@ -110,11 +117,22 @@ def _facts(results: Results) -> str:
 
 
 def _sentences(results: Results) -> list[tuple[str, str]]:
-    """What can be said of every judged arm, by its name."""
-    return [
-        (result.arm.name, arm_sentence(comparison, results.margin))
+    """What can be said of a few judged arms by their names; of many, who has which verdict."""
+    found = [
+        (result.arm.name, comparison)
         for result in results.judged
         if (comparison := result.comparison(results.baseline)) is not None
+    ]
+    if len(found) <= MAX_SENTENCES:
+        return [(name, arm_sentence(comparison, results.margin)) for name, comparison in found]
+    names = {
+        verdict: [name for name, comparison in found if comparison.verdict is verdict]
+        for verdict in Verdict
+    }
+    return [
+        (f"{verdict}, {len(named)} of {len(found)}", ", ".join(named))
+        for verdict, named in names.items()
+        if named
     ]
 
 

@@ -9,6 +9,15 @@ from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.results.collect import Study
 
 MINUS = "\u2212"
+MARKS = {
+    Verdict.HELPS: "▲",
+    Verdict.SUGGESTS_GAIN: "△",
+    Verdict.HURTS: "▼",
+    Verdict.SUGGESTS_HARM: "▽",
+    Verdict.DIVERGES: "✕",
+    Verdict.NO_DIFFERENCE: "=",
+    Verdict.INCONCLUSIVE: "?",
+}
 
 
 def number(value: float, digits: int, sign: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""The pictures of the page: matplotlib's figures as text, one file for each kind of panel.
+"""The figures of the page as plain values: where which line, mark and word stands, one file a kind.
 
-Imports `studies.analysis` and the markup of the page.
+Imports `studies.analysis` and the words of the report. Templates make SVG of what is made here.
 """

@@ -1,38 +1,29 @@
-"""Figures against alpha: differences, accuracy, logit norm, loss."""
+"""Figures against alpha: accuracy, logit norm, loss; and loss against logit norm."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
-import numpy as np
-from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
-from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY, BY_KEY
+from softmax_gradient_tampering.studies.analysis.comparison import Results
+from softmax_gradient_tampering.studies.analysis.measurements import (
+    ACCURACY,
+    BY_KEY,
+    Measurement,
+)
 from softmax_gradient_tampering.studies.report.figures.arm_styles import (
-    BASELINE,
     TUNED,
     arm_styles,
-    short,
+    shown_arms,
 )
+from softmax_gradient_tampering.studies.report.figures.chart import Axis, Chart, Panel, numbers
 from softmax_gradient_tampering.studies.report.figures.figure_block import FigureBlock, arm_legend
-from softmax_gradient_tampering.studies.report.figures.svg import (
-    INK,
-    SERIES,
-    WIDTH,
-    Style,
-    draw,
-    set_log_scale,
-)
+from softmax_gradient_tampering.studies.report.figures.scale import Scale, linear, logarithmic
+from softmax_gradient_tampering.studies.report.figures.style import INK, Style
+from softmax_gradient_tampering.studies.report.wording import number
 
-MAX_DOTS = 60  # of an arm, on one line
 MAX_POINTS = 1500  # of a scatter
-MAX_ROWS = 16
-TAMPERED = Style(SERIES[0], "s")
-EQUIVALENT = Style(SERIES[1], "D", (1, 1.3), is_hollow=True)
+TAMPERED = Style(1, "square")
+EQUIVALENT = Style(2, "diamond", (1, 1.3), is_hollow=True)
 
 
 @dataclass(frozen=True)
@@ -43,29 +34,10 @@ class _Point:
     mean: float
     half_width: float
 
-
-def differences_figure(results: Results) -> FigureBlock | None:
-    """The differences of every pair, with their means and intervals."""
-    panels = []
-    for other, what in ((results.baseline, "the baseline"), (results.tuned, "the tuned baseline")):
-        if other is None:
-            continue
-        rows = [
-            result
-            for result in results.arms.values()
-            if (comparison := result.comparison(other)) and comparison.num_pairs
-        ]
-        if rows:
-            panels.append(_differences_panel(results, other, what, rows[:MAX_ROWS]))
-    if not panels:
-        return None
-    interval = "confidence sequence" if results.study.is_sequential else "interval"
-    caption = (
-        "Each dot is a seed: the test accuracy of the arm less that of the reference, after the "
-        f"last epoch. Beside it the mean and its 95 % {interval}. The grey band is the margin: "
-        f"differences within ±{results.margin:g} points count as none."
-    )
-    return FigureBlock("differences", "Paired differences, seed by seed", caption, panels)
+    @property
+    def ends(self) -> tuple[float, float]:
+        half = 0.0 if math.isnan(self.half_width) else self.half_width
+        return self.mean - half, self.mean + half
 
 
 def accuracy_figure(results: Results) -> FigureBlock | None:
@@ -79,7 +51,7 @@ def accuracy_figure(results: Results) -> FigureBlock | None:
 
 
 def logits_figure(results: Results) -> FigureBlock | None:
-    """Logit norm and loss against alpha, and against each other."""
+    """Logit norm and loss against alpha."""
     keys = ("logit_norm", "eval_loss", "train_loss", "nll_alpha")
     panels = [_alpha_panel(results, key, is_log=True) for key in keys if _has_alphas(results, key)]
     caption = (
@@ -94,32 +66,26 @@ def logits_figure(results: Results) -> FigureBlock | None:
 
 
 def loss_norm_figure(results: Results) -> FigureBlock | None:
-    """Test loss against logit norm, a point a run, with the regression line."""
-    arms, norms, losses = [], [], []
-    for result in results.arms.values():
-        pairs = [
+    """Test loss against logit norm, a point a run."""
+    points = {
+        result.arm.name: [
             (values["logit_norm"], values["eval_loss"])
             for values in result.values.values()
             if math.isfinite(values["logit_norm"]) and math.isfinite(values["eval_loss"])
         ]
-        if pairs:
-            arms.append(result)
-            norms.append([norm for norm, _ in pairs])
-            losses.append([loss for _, loss in pairs])
-    all_norms, all_losses = (np.array(list(chain(*parts))) for parts in (norms, losses))
-    if len(all_norms) < 3 or np.ptp(all_norms) == 0:
+        for result in shown_arms(results)
+    }
+    everything = [point for found in points.values() for point in found]
+    if len(everything) < 3 or len(set(everything)) == 1:
         return None
-
-    from scipy import stats
-
-    line = stats.linregress(all_norms, all_losses)
-    panel = _scatter_panel(results, arms, norms, losses, (line.intercept, line.slope))
+    arms = [result for result in results.arms.values() if points.get(result.arm.name)]
     caption = (
-        "Each point is a run after its last epoch. Least-squares line over all runs: loss = "
-        f"{line.intercept:.4g} {'+' if line.slope >= 0 else '−'} {abs(line.slope):.4g} · norm, "
-        f"r² = {line.rvalue**2:.3f}. A smaller alpha stretches the logits, and a stretched wrong "
-        "prediction costs more: this loss says little of accuracy, compare the NLL below."
+        "Each point is a run after its last epoch. The runs of an arm lie together, and what sets "
+        "the groups apart is the arm: no line is fitted across them. A smaller alpha stretches "
+        "the logits, and a stretched wrong prediction costs more: this loss says little of "
+        "accuracy, compare the NLL below."
     )
+    panel = _scatter_panel(results, points, len(everything))
     title = "Test loss against logit norm"
     return FigureBlock("loss-norm", title, caption, [panel], arm_legend(results, arms))
 
@@ -128,42 +94,6 @@ _CONTROLS = (
     "Alpha 1 is the baseline. Equivalent arms stand at the alpha that they follow; the dashed "
     "line is the tuned baseline. Scheduled arms have no one alpha and are not shown."
 )
-
-
-def _differences_panel(
-    results: Results, other: ArmResult, what: str, rows: Sequence[ArmResult]
-) -> Markup:
-    styles = arm_styles(results)
-
-    def plot(axes: Axes) -> None:
-        axes.axvspan(-results.margin, results.margin, color=INK, alpha=0.08, linewidth=0)
-        axes.axvline(0, color=INK, linewidth=0.8)
-        for place, result in enumerate(rows):
-            comparison = result.comparison(other)
-            assert comparison is not None
-            style = styles[result.arm.name]
-            dots = list(comparison.differences.values())[:MAX_DOTS]
-            axes.plot(dots, [place + 0.17] * len(dots), linestyle="none", marker="o", alpha=0.5,
-                      markersize=3.2, color=style.color, markeredgewidth=0)  # fmt: skip
-            half = comparison.half_width if comparison.has_interval else None
-            axes.errorbar([comparison.mean], [place - 0.15], xerr=half, capsize=2.5, elinewidth=1.4,
-                          **style.line)  # fmt: skip
-        axes.set_yticks(range(len(rows)), [short(result.arm.name) for result in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-        axes.set(xlabel="difference in test accuracy (points)", title=f"arm less {what}")
-
-    means = ", ".join(
-        f"{result.arm.name} {comparison.mean:+.2f}"
-        + (f" ± {comparison.half_width:.2f}" if comparison.has_interval else "")
-        for result in rows
-        if (comparison := result.comparison(other))
-    )
-    description = f"differences in test accuracy from {what}, in points, per arm: {means}"
-    height = 0.75 + 0.34 * len(rows)
-    return draw(plot, f"less-{'tuned' if other is results.tuned else 'baseline'}", description,
-                WIDTH, height)  # fmt: skip
 
 
 def _points(results: Results, kind: str, key: str) -> list[_Point]:
@@ -192,81 +122,86 @@ def _legend(results: Results) -> list[tuple[Style, str]]:
     return legend
 
 
-def _alpha_panel(results: Results, key: str, is_log: bool = False) -> Markup:
+def _alpha_panel(results: Results, key: str, is_log: bool = False) -> Panel:
     measurement = BY_KEY[key]
     unit = f" ({measurement.unit})" if measurement.unit else ""
     points = _points(results, "tampered", key)
     equivalent = _points(results, "equivalent", key)
     tuned = _points(results, "tuned", key)
-
-    def plot(axes: Axes) -> None:
-        if key == "logit_norm" and results.baseline is not None:
-            norm = results.baseline.spreads[key].interval.mean
-            ends = np.array([points[0].alpha, points[-1].alpha])
-            axes.plot(ends, norm / ends, color=INK, linewidth=0.6, zorder=1)
-        _draw_points(axes, points, TAMPERED, 1.0)
-        _draw_points(axes, equivalent, EQUIVALENT, 1.06)  # beside, not under
-        for point in tuned:
-            axes.axhline(point.mean, color=TUNED.color, dashes=TUNED.dash, linewidth=1.1)
-            if not math.isnan(point.half_width):
-                axes.axhspan(point.mean - point.half_width, point.mean + point.half_width,
-                             color=INK, alpha=0.07, linewidth=0)  # fmt: skip
-        axes.set_xscale("log")
-        _alpha_ticks(axes, sorted({point.alpha for point in points}))
-        axes.set(xlabel="alpha (logarithmic)", title=measurement.label + unit)
-        shown = [*points, *equivalent, *tuned]
-        if is_log and all(p.mean - np.nan_to_num(p.half_width) > 0 for p in shown):
-            set_log_scale(axes)
-        elif measurement.unit == "%":  # intervals may end where no value can
-            axes.set_ylim(top=min(axes.get_ylim()[1], 101.0))
-        else:
-            axes.set_ylim(bottom=max(axes.get_ylim()[0], 0.0))
-
+    alphas = sorted({point.alpha for point in points})
+    x = _alpha_axis(alphas)
+    y = _value_scale([*points, *equivalent, *tuned], measurement, is_log)
+    chart = Chart(measurement.label + unit, x, numbers(y, ""))
+    if key == "logit_norm" and results.baseline is not None:
+        norm = results.baseline.spreads[key].interval.mean
+        chart.line(alphas, [norm / alpha for alpha in alphas], Style(INK, "circle", (1, 2)))
+    for point in tuned:
+        ends = [x.scale.low, x.scale.high]
+        chart.line(ends, [point.mean] * 2, TUNED, f"tuned {_value(point, measurement)}")
+        if not math.isnan(point.half_width):
+            low, high = point.ends
+            chart.band(ends, [low, low], [high, high], TUNED)
+    _draw_points(chart, points, TAMPERED, "alpha", measurement)
+    _draw_points(chart, equivalent, EQUIVALENT, "equivalent to", measurement)
     values = ", ".join(f"{p.mean:.4g} at alpha {p.alpha:g}" for p in points)
-    return draw(plot, f"alpha-{key}", f"{measurement.label}{unit} against alpha: {values}")
+    return chart.panel(f"{measurement.label}{unit} against alpha: {values}")
 
 
-def _draw_points(axes: Axes, points: Sequence[_Point], style: Style, shift: float) -> None:
-    if points:
-        alphas = [point.alpha * shift for point in points]
-        halves = [0.0 if math.isnan(point.half_width) else point.half_width for point in points]
-        axes.errorbar(alphas, [point.mean for point in points], yerr=halves, capsize=2.5,
-                      elinewidth=1.0, zorder=3, **style.line)  # fmt: skip
+def _draw_points(
+    chart: Chart, points: Sequence[_Point], style: Style, what: str, measurement: Measurement
+) -> None:
+    """The points of a kind of arm; equivalent ones beside the tampered ones, not on them."""
+    if not points:
+        return
+    shift = 1.0 if style is TAMPERED else 1.06
+    alphas, means = [point.alpha * shift for point in points], [point.mean for point in points]
+    chart.line(alphas, means, style)
+    chart.intervals(alphas, means, [point.half_width for point in points], style)
+    titles = [f"{what} {point.alpha:g}: {_value(point, measurement)}" for point in points]
+    chart.marks(alphas, means, style, titles)
 
 
-def _alpha_ticks(axes: Axes, alphas: Sequence[float]) -> None:
-    """Ticks at the alphas that were trained, as many as have room."""
-    room = math.log(alphas[-1] / alphas[0]) / 9
+def _value(point: _Point, measurement: Measurement) -> str:
+    half = "" if math.isnan(point.half_width) else f" ± {number(point.half_width, 4)}"
+    return f"{number(point.mean, 4)}{half} {measurement.unit}".rstrip()
+
+
+def _value_scale(points: Sequence[_Point], measurement: Measurement, is_log: bool) -> Scale:
+    ends = [end for point in points for end in point.ends]
+    if is_log and min(ends) > 0:
+        return logarithmic(ends)
+    scale = linear(ends)
+    if measurement.unit == "%":  # intervals may end where no value can
+        return Scale(scale.low, min(scale.high, 101.0))
+    return Scale(max(scale.low, 0.0), scale.high)
+
+
+def _alpha_axis(alphas: Sequence[float]) -> Axis:
+    """A logarithmic axis with the alphas that were trained, as many as have room."""
+    span = alphas[-1] / alphas[0]
+    scale = Scale(alphas[0] / span**0.06, alphas[-1] * span**0.06, is_log=True)
     ticks = [alphas[-1]]
     for alpha in reversed(alphas[:-1]):
-        if math.log(ticks[-1] / alpha) >= room:
+        if math.log(ticks[-1] / alpha) >= math.log(span) / 7:
             ticks.append(alpha)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return Axis(scale, "alpha (logarithmic)", [(alpha, f"{alpha:.3g}") for alpha in ticks])
 
 
 def _scatter_panel(
-    results: Results,
-    arms: Sequence[ArmResult],
-    norms: Sequence[Sequence[float]],
-    losses: Sequence[Sequence[float]],
-    line: tuple[float, float],
-) -> Markup:
+    results: Results, points: dict[str, list[tuple[float, float]]], num_points: int
+) -> Panel:
     styles = arm_styles(results)
-    stride = -(-sum(map(len, norms)) // MAX_POINTS)
-
-    def plot(axes: Axes) -> None:
-        for result, xs, ys in zip(arms, norms, losses, strict=True):
-            style = styles.get(result.arm.name, BASELINE)
-            keywords = style.line | {"linestyle": "none", "markersize": 4, "alpha": 0.75}
-            axes.plot(xs[::stride], ys[::stride], **keywords)
-        ends = np.array([min(map(min, norms)), max(map(max, norms))])
-        axes.plot(ends, line[0] + line[1] * ends, color=INK, linewidth=0.9)
-        axes.set(xlabel="logit norm", ylabel="test loss (nats)")
-
-    description = (
-        f"test loss in nats against logit norm, a point for each of {sum(map(len, norms))} runs, "
-        f"with the regression line of slope {line[1]:.4g}"
+    stride = -(-num_points // MAX_POINTS)
+    everything = [point for found in points.values() for point in found]
+    x = numbers(linear(norm for norm, _ in everything), "logit norm")
+    y = numbers(linear(loss for _, loss in everything), "")
+    chart = Chart("test loss (nats)", x, y)
+    for name, found in points.items():
+        shown = found[::stride]
+        titles = [f"{name}: norm {norm:.4g}, loss {loss:.4g}" for norm, loss in shown]
+        norms, losses = [norm for norm, _ in shown], [loss for _, loss in shown]
+        many = num_points > MAX_POINTS // 5
+        chart.marks(norms, losses, styles[name], [] if many else titles, is_pale=True)
+    return chart.panel(
+        f"test loss in nats against logit norm, a point for each of {num_points} runs"
     )
-    return draw(plot, "loss-norm", description)

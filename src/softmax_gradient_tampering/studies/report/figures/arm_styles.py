@@ -1,18 +1,22 @@
 """How every arm is drawn: one alpha, one colour and marker; one kind of arm, one dash and fill."""
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
-from softmax_gradient_tampering.studies.report.figures.svg import INK, SERIES, Style
+from softmax_gradient_tampering.studies.report.figures.style import (
+    INK,
+    MARKERS,
+    NUM_COLORS,
+    Style,
+)
 from softmax_gradient_tampering.studies.report.rendering import clean
 
 # More lines than this on one panel cannot be told apart.
 MAX_ARMS = 8
-_MARKERS = ("s", "^", "D", "v", "P", "X", "p", "h")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (2, 1.2), (6, 1.5, 1.5, 1.5))
 _DOTTED = (1, 1.3)
 _LABEL_LENGTH = 26
 
-BASELINE = Style(INK, "o")
-TUNED = Style(INK, "o", (4, 1.6), is_hollow=True)
+BASELINE = Style(INK, "circle")
+TUNED = Style(INK, "circle", (4, 1.6), is_hollow=True)
 
 
 def arm_styles(results: Results) -> dict[str, Style]:
@@ -23,8 +27,8 @@ def arm_styles(results: Results) -> dict[str, Style]:
     styles = {}
     by_alpha = {}
     for number, arm in enumerate(tampered):
-        color = SERIES[number % len(SERIES)]
-        marker, dash = _MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)]
+        color = 1 + number % NUM_COLORS
+        marker, dash = MARKERS[number % len(MARKERS)], _DASHES[number % len(_DASHES)]
         styles[arm.name] = by_alpha[arm.alpha] = Style(color, marker, dash)
     number = len(tampered)
     for result in results.arms.values():
@@ -35,29 +39,29 @@ def arm_styles(results: Results) -> dict[str, Style]:
             followed = by_alpha.get(arm.alpha, BASELINE)
             styles[arm.name] = Style(followed.color, followed.marker, _DOTTED, is_hollow=True)
         elif arm.kind == "scheduled":
-            color = SERIES[number % len(SERIES)]
-            styles[arm.name] = Style(color, _MARKERS[-1 - number % 4], _DASHES[3], is_hollow=True)
+            color = 1 + number % NUM_COLORS
+            styles[arm.name] = Style(color, MARKERS[-1 - number % 4], _DASHES[3], is_hollow=True)
             number += 1
-    return styles
+    return {name: styles.get(name, BASELINE) for name in results.arms}
 
 
-def shown_arms(results: Results) -> list[ArmResult]:
-    """The arms with runs that fit on one panel: baselines, then alphas evenly, then the rest."""
+def shown_arms(results: Results, room: int = MAX_ARMS) -> list[ArmResult]:
+    """The arms with runs that there is room for: baselines, then alphas evenly, then the rest."""
     with_runs = [result for result in results.arms.values() if result.runs]
-    if len(with_runs) <= MAX_ARMS:
+    if len(with_runs) <= room:
         return with_runs
     first = [r for r in with_runs if r is results.baseline or r is results.tuned]
     tampered = sorted((r for r in with_runs if r.arm.kind == "tampered"), key=lambda r: r.arm.alpha)
-    room = MAX_ARMS - len(first)
-    if len(tampered) > room:
-        steps = (round(k * (len(tampered) - 1) / (room - 1)) for k in range(room))
+    left = room - len(first)
+    if len(tampered) > left:
+        steps = (round(k * (len(tampered) - 1) / (left - 1)) for k in range(left))
         tampered = [tampered[step] for step in steps]
     rest = [r for r in with_runs if r not in first and r.arm.kind != "tampered"]
-    chosen = [*first, *tampered, *rest][:MAX_ARMS]
-    return [result for result in with_runs if result in chosen]
+    chosen = {id(result) for result in [*first, *tampered, *rest][:room]}
+    return [result for result in with_runs if id(result) in chosen]
 
 
-def short(name: str) -> str:
-    """An arm's name as a label that fits beside an axis."""
+def short(name: str, length: int = _LABEL_LENGTH) -> str:
+    """A name as a label that fits beside an axis or above a panel."""
     label = clean(name)
-    return label if len(label) <= _LABEL_LENGTH else f"{label[: _LABEL_LENGTH - 1]}…"
+    return label if len(label) <= length else f"{label[: length - 1]}…"

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.report.figures.arm_styles import arm_styles
-from softmax_gradient_tampering.studies.report.figures.svg import Style, swatch
+from softmax_gradient_tampering.studies.report.figures.chart import Panel
+from softmax_gradient_tampering.studies.report.figures.style import Style
 
 
 @dataclass(frozen=True)
@@ -17,25 +16,17 @@ class FigureBlock:
     Attributes:
         key: its id on the page.
         title, caption: plain text.
-        panels: <svg> elements.
+        panels: in order.
         legend: style and label of every line, in order; empty without one.
-        is_small: whether three panels stand side by side on a wide page, not two.
+        size: of the panels: large, two of which stand side by side on a wide page, small or tiny.
     """
 
     key: str
     title: str
     caption: str
-    panels: Sequence[Markup]
+    panels: Sequence[Panel]
     legend: Sequence[tuple[Style, str]] = ()
-    is_small: bool = False
-
-    @property
-    def swatches(self) -> list[tuple[Markup, str]]:
-        """The legend with its styles drawn."""
-        return [
-            (swatch(style, f"{self.key}-key{number}"), label)
-            for number, (style, label) in enumerate(self.legend)
-        ]
+    size: str = "large"
 
 
 def arm_legend(results: Results, arms: Sequence[ArmResult]) -> list[tuple[Style, str]]:

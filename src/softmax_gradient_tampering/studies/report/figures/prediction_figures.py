@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from markupsafe import Markup
-from matplotlib.axes import Axes
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.report.figures.arm_styles import (
@@ -13,8 +11,16 @@ from softmax_gradient_tampering.studies.report.figures.arm_styles import (
     short,
     shown_arms,
 )
+from softmax_gradient_tampering.studies.report.figures.chart import (
+    SIZE,
+    Chart,
+    Panel,
+    names,
+    numbers,
+)
 from softmax_gradient_tampering.studies.report.figures.figure_block import FigureBlock, arm_legend
-from softmax_gradient_tampering.studies.report.figures.svg import INK, SERIES, WIDTH, Style, draw
+from softmax_gradient_tampering.studies.report.figures.scale import Scale
+from softmax_gradient_tampering.studies.report.figures.style import Style
 from softmax_gradient_tampering.studies.results.predictions import (
     HELD_OUT,
     PLAIN,
@@ -23,14 +29,15 @@ from softmax_gradient_tampering.studies.results.predictions import (
 )
 from softmax_gradient_tampering.studies.results.summary import FloatArray
 
+SQUARE = (216.0, 219.0)  # with what stands around it
 MAX_PAIRS = 8
 MAX_PAIR_ARMS = 4
 # A bin of fewer samples, over all seeds, says nothing of an accuracy.
 MIN_BIN_SAMPLES = 20
 PREDICTION_STYLES = {
-    PLAIN: Style(SERIES[1], "o"),
-    SCALED: Style(SERIES[0], "s", (5, 1.6)),
-    HELD_OUT: Style(SERIES[2], "^", (2, 1.2)),
+    PLAIN: Style(2, "circle"),
+    SCALED: Style(1, "square", (5, 1.6)),
+    HELD_OUT: Style(3, "up", (2, 1.2)),
 }
 
 
@@ -39,7 +46,7 @@ def reliability_figure(results: Results) -> FigureBlock | None:
     arms = [r for r in shown_arms(results) if any(run.predictions for run in r.runs.values())]
     if not arms:
         return None
-    panels = [_reliability_panel(number, result) for number, result in enumerate(arms)]
+    panels = [_reliability_panel(result) for result in arms]
     caption = (
         "Accuracy of the test samples by the confidence of their prediction, in 15 bins, pooled "
         f"over seeds; bins of fewer than {MIN_BIN_SAMPLES} samples are left out. On the "
@@ -47,7 +54,7 @@ def reliability_figure(results: Results) -> FigureBlock | None:
         "Where alpha is 1, softmax(alpha z) is softmax(z)."
     )
     legend = [(style, name) for name, style in PREDICTION_STYLES.items()]
-    return FigureBlock("reliability", "Reliability", caption, panels, legend, is_small=True)
+    return FigureBlock("reliability", "Reliability", caption, panels, legend, size="small")
 
 
 def pairs_figure(results: Results) -> FigureBlock | None:
@@ -90,56 +97,59 @@ def pooled_bins(result: ArmResult, prediction: str) -> FloatArray:
     return np.sum(np.array(bins, dtype=np.float64), axis=0)
 
 
-def _reliability_panel(number: int, result: ArmResult) -> Markup:
+def _reliability_panel(result: ArmResult) -> Panel:
     shown = {
         prediction: pooled_bins(result, prediction)
         for prediction in PREDICTION_STYLES
         if prediction != SCALED or result.arm.logit_scale != 1
     }
-
-    def plot(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.7)
-        for prediction, bins in shown.items():
-            samples, confidence, correct = bins[:, bins[0] >= MIN_BIN_SAMPLES]
-            style = PREDICTION_STYLES[prediction]
-            axes.plot(confidence / samples, correct / samples, **style.line)
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
-        axes.set_title(short(result.arm.name))
-        axes.set_aspect("equal")
-
+    side = Scale(0, 1.02)
+    chart = Chart(short(result.arm.name), numbers(side, "confidence"), numbers(side, "accuracy"),
+                  SQUARE)  # fmt: skip
+    chart.rule((0, 0), (1, 1))
+    for prediction, bins in shown.items():
+        samples, confidence, correct = bins[:, bins[0] >= MIN_BIN_SAMPLES]
+        style = PREDICTION_STYLES[prediction]
+        xs, ys = (confidence / samples).tolist(), (correct / samples).tolist()
+        if xs:
+            chart.line(xs, ys, style)
+        titles = [
+            f"{prediction}: confidence {x:.3f}, accuracy {y:.3f}, {count:.0f} samples"
+            for x, y, count in zip(xs, ys, samples, strict=True)
+        ]
+        chart.marks(xs, ys, style, titles)
     means = ", ".join(
         f"{prediction} {100 * bins[1].sum() / bins[0].sum():.1f} %"
         for prediction, bins in shown.items()
     )
     any_bins = next(iter(shown.values()))
     accuracy = 100 * any_bins[2].sum() / any_bins[0].sum()
-    description = (
+    return chart.panel(
         f"reliability of {result.arm.name}: accuracy {accuracy:.1f} %, mean confidence of {means}"
     )
-    return draw(plot, f"reliability{number}", description, 3.0, 3.05)
 
 
 def _pairs_panel(
     results: Results, pairs: Sequence[Pair], counts: Mapping[str, Mapping[Pair, float]]
-) -> Markup:
+) -> Panel:
     styles = arm_styles(results)
     labels = [f"{label} → {prediction}" for label, prediction in pairs]
-
-    def plot(axes: Axes) -> None:
-        for number, (name, count) in enumerate(counts.items()):
-            shift = 0.14 * (number - (len(counts) - 1) / 2)
-            places = [place + shift for place in range(len(pairs))]
-            keywords = styles[name].line | {"linestyle": "none"}
-            axes.plot([count.get(pair, 0) for pair in pairs], places, **keywords)
-        axes.set_yticks(range(len(pairs)), labels)
-        axes.set_ylim(len(pairs) - 0.4, -0.6)
-        axes.set_xlim(left=0)
-        axes.set(xlabel="samples a run", ylabel="label → prediction")
-
+    most = max(count.get(pair, 0.0) for count in counts.values() for pair in pairs)
+    x = numbers(Scale(0, most * 1.05), "samples a run")
+    chart = Chart("label → prediction", x, names(labels), (SIZE[0], 55 + 23 * len(pairs)))
+    for place, (name, count) in enumerate(counts.items()):
+        shift = 0.14 * (place - (len(counts) - 1) / 2)
+        values = [count.get(pair, 0.0) for pair in pairs]
+        titles = [
+            f"{name}, {label}: {value:.3g} samples a run"
+            for label, value in zip(labels, values, strict=True)
+        ]
+        chart.marks(values, [row + shift for row in range(len(pairs))], styles[name], titles)
     first = next(iter(counts))
-    most = ", ".join(
+    listed = ", ".join(
         f"{label} {counts[first].get(pair, 0):.3g}"
         for label, pair in zip(labels, pairs, strict=True)
     )
-    description = f"most confused pairs, label and prediction, samples a run of {first}: {most}"
-    return draw(plot, "pairs", description, WIDTH, 0.8 + 0.3 * len(pairs))
+    return chart.panel(
+        f"most confused pairs, label and prediction, samples a run of {first}: {listed}"
+    )

@@ -16,18 +16,9 @@ from softmax_gradient_tampering.studies.report.tables.table import (
     numeric,
     plus_minus,
 )
-from softmax_gradient_tampering.studies.report.wording import number, p_value
+from softmax_gradient_tampering.studies.report.wording import MARKS, number, p_value
 from softmax_gradient_tampering.studies.results.run_files import as_number
 
-MARKS = {
-    "helps": "▲",
-    "suggests a gain": "△",
-    "hurts": "▼",
-    "suggests harm": "▽",
-    "diverges": "✕",
-    "no difference": "=",
-    "inconclusive": "?",
-}
 _DIFFERENCE = (Column("points"), Column("verdict", is_number=False))
 _NUM_TESTS = 4
 
