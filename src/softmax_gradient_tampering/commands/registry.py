@@ -32,6 +32,7 @@ COMMANDS = (
     Command("checkpoint", "show what is in a checkpoint"),
     Command("data", "check a folder of images; sort ImageNet's official files"),
     Command("study", "several alphas and seeds, with the controls that an answer needs"),
+    Command("reproduce", "a published row, trained with its controls and compared"),
     Command("report", "a study, a run or a summary.csv as one HTML page", ("train", "study")),
     Command("plot", "draw a run: filter-norms", ("train", "study")),
     Command(

@@ -1,6 +1,8 @@
 """The recipes that ship with the package: their names, files and published figures."""
 
 import difflib
+import itertools
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,24 @@ class Published(NamedTuple):
     processes: int
     source: str
     note: str
+
+    @property
+    def hardware(self) -> str:
+        """The GPUs of the published run, in words."""
+        is_readme = self.source == "published README"  # whose command names the processes
+        return f"{self.processes} GPUs, {'kind not published' if is_readme else 'assumed'}"
+
+
+class Row(NamedTuple):
+    """A published comparison: recipes that differ in alpha alone.
+
+    Attributes:
+        baseline: name of the recipe of alpha 1.
+        tampered: names of the others, the largest alpha first.
+    """
+
+    baseline: str
+    tampered: tuple[str, ...]
 
 
 def recipe_names() -> list[str]:
@@ -62,6 +82,56 @@ def published_figures(name: str) -> Published:
     """What was published of a recipe's row."""
     figures: dict[str, Any] = _read(name)["published"]
     return Published(**({"train_accuracy": None, "note": ""} | figures))
+
+
+def find_row(name: str) -> Row:
+    """The comparison that a recipe is part of: its own pair; of alpha 1, all that share it.
+
+    Raises:
+        UserError: there is no such recipe; the nearest is named.
+    """
+    recipe_path(name)
+    baseline = _baseline_of(name)
+    if name != baseline:
+        return Row(baseline, (name,))
+    others = [each for each in recipe_names() if _baseline_of(each) == name != each]
+    return Row(name, tuple(sorted(others, key=lambda each: -published_figures(each).alpha)))
+
+
+def _baseline_of(name: str) -> str:
+    return re.sub(r"alpha-[\d.]+", "alpha-1.0", name)
+
+
+def batch_size_of(name: str) -> int:
+    """The batch size of each process that a recipe was published with."""
+    batch_size: int = _read(name)["batch_size"]
+    return batch_size
+
+
+def split_batch(name: str, processes: int) -> tuple[int, int]:
+    """How a step has the published number of samples on another number of processes.
+
+    Args:
+        name: of the recipe.
+        processes: of the run.
+
+    Returns:
+        The batch size of a process, at most the recipe's, and the batches of a step.
+
+    Raises:
+        UserError: the samples cannot be divided so.
+    """
+    batch_size = batch_size_of(name)
+    samples = batch_size * published_figures(name).processes
+    if samples % processes:
+        raise UserError(
+            f"{processes} processes: the {samples} samples of a published step cannot be divided "
+            f"among them; choose a number that divides {samples}"
+        )
+    share = samples // processes
+    fewest = -(-share // batch_size)
+    number = next(n for n in itertools.count(fewest) if share % n == 0)
+    return share // number, number
 
 
 def batch_warning(name: str, samples: int, processes: int, lr: float) -> str | None:

@@ -44,6 +44,26 @@ def device_slots(gpus: str, jobs_per_gpu: int, processes_per_run: int = 1) -> tu
     return tuple(map(",".join, groups)) * jobs_per_gpu
 
 
+def check_processes(processes_per_run: int, device: str | None) -> None:
+    """Refuse more processes of a run than there are GPUs for.
+
+    Args:
+        processes_per_run: of each run; each of them has a GPU.
+        device: that the runs ask for; None for the GPUs where there are some.
+
+    Raises:
+        UserError: there are GPUs, and too few.
+    """
+    if processes_per_run == 1 or device not in (None, "cuda"):
+        return
+    there = count_gpus()
+    if 0 < there < processes_per_run:
+        raise UserError(
+            f"--processes-per-run {processes_per_run}: torch sees {there} GPU{'s' * (there > 1)}, "
+            "and every process needs one; give fewer processes"
+        )
+
+
 def count_gpus() -> int:
     """How many GPUs torch sees."""
     import torch

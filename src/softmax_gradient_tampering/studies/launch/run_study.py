@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from softmax_gradient_tampering.studies.launch.cost import RunCost
+from softmax_gradient_tampering.studies.launch.devices import check_processes
 from softmax_gradient_tampering.studies.launch.driver import Driver
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
 from softmax_gradient_tampering.studies.launch.runner import (
@@ -29,6 +30,7 @@ def run_study(request: RunRequest, is_silent: bool = False) -> StudyFolder:
     Raises:
         UserError: the study cannot be run, or a run of it failed.
     """
+    check_processes(request.plan.processes_per_run, request.plan.config.get("device"))
     options = options_for_this_machine(request.machine, request.plan.processes_per_run)
     progress = StudyProgress(is_silent=is_silent)
     with end_on_interruption(request.path), open_runner(options) as runner:
