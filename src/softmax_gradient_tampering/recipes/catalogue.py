@@ -30,12 +30,6 @@ class Published(NamedTuple):
     source: str
     note: str
 
-    @property
-    def hardware(self) -> str:
-        """The GPUs of the published run, in words."""
-        is_readme = self.source == "published README"  # whose command names the processes
-        return f"{self.processes} GPUs, {'kind not published' if is_readme else 'assumed'}"
-
 
 class Row(NamedTuple):
     """A published comparison: recipes that differ in alpha alone.

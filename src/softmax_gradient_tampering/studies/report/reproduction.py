@@ -1,6 +1,7 @@
 """A published row in words: what would be trained for it, and what was published and found."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def describe(asked: Reproduction) -> str:
         f"Published: {shown}; one run each ({figures[0].source})",
         f"Each run:  {_step(plan, config)}; {config.epochs} epochs and {config.cooldown_epochs} "
         "of cool-down",
-        f"Precision: {_precision(config)} in all arms",
+        f"Precision: {_precision(plan.config)} in all arms; published in float16, which has no "
+        "equivalent control",
         f"Controls:  {control}",
         *(f"Changed:   {text}" for text in departures(asked.row, plan)),
         *dict.fromkeys(f"Note:      {each.note}" for each in figures if each.note),
@@ -96,6 +98,8 @@ def departures(row: Row, plan: Plan) -> list[str]:
         found.append(f"{_samples(plan)} samples a step ({published} published)")
     if plan.config["batch_size"] != of_process:  # batch normalisation sees that many
         found.append(f"batches of {plan.config['batch_size']} a process ({of_process} published)")
+    if plan.config["amp_dtype"] is None:
+        found.append(f"{_precision(plan.config)} (float16 published)")
     changed = (name for name in recipe if name not in _BY_DESIGN)
     return found + [
         f"{name} {_shown(plan.config.get(name))} ({_shown(recipe[name])} published)"
@@ -132,12 +136,11 @@ def _step(plan: Plan, config: Config) -> str:
     )
 
 
-def _precision(config: Config) -> str:
-    if config.amp_dtype == "bfloat16":
-        return "bfloat16 (the recipe's float16 has no equivalent control)"
-    if config.amp_dtype is not None:
-        return config.amp_dtype
-    return "the device's --amp" if config.amp or config.native_amp else "float32"
+def _precision(settings: Mapping[str, Any]) -> str:
+    if settings["amp_dtype"] is not None:
+        return str(settings["amp_dtype"])
+    has_amp = settings["amp"] or settings["native_amp"]
+    return "the device's own half precision" if has_amp else "float32"
 
 
 def _arms_table(plan: Plan) -> str:

@@ -1,0 +1,188 @@
+"""`sgt reproduce`: a published row as a study, what it shares with the recipe, the row it gives."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from softmax_gradient_tampering.cli import main
+from softmax_gradient_tampering.recipes.catalogue import (
+    find_row,
+    published_figures,
+    recipe_names,
+    recipe_path,
+    split_batch,
+)
+from softmax_gradient_tampering.studies.launch import devices
+from softmax_gradient_tampering.studies.plan.reproduction import parse_reproduction
+from softmax_gradient_tampering.studies.report.reproduction import HEAD, unreported_row
+from softmax_gradient_tampering.training.config.arguments import load_config
+
+ROW = "resnet18/cosine-scheduler-alpha-0.25"
+CLIPPED = "paper/resnet18_wobn-cosine-batch-256-alpha-0.25-clipping"
+ADAPTIVE = "paper/resnet18_wobn-cosine-batch-256-alpha-0.25-agc"
+SMALL = (
+    *("--model", "resnet20", "--img-size", "32", "-b", "4", "--grad-accum-steps", "1", "-j", "0"),
+    *("--epochs", "1", "--cooldown-epochs", "0", "--warmup-epochs", "0", "--no-amp"),
+)
+
+
+@pytest.fixture
+def photos(make_images: Callable[..., Path]) -> str:
+    return str(make_images(Path("photos"), {"ant": 8, "bee": 8}))
+
+
+def test_a_row_is_a_pair_of_recipes_that_differ_in_alpha_alone() -> None:
+    for name in recipe_names():
+        row = find_row(name)
+        assert published_figures(row.baseline).alpha == 1
+        assert name == row.baseline or row.tampered == (name,)
+        baseline = vars(load_config(recipe_path(row.baseline)))
+        for tampered in row.tampered:
+            assert published_figures(tampered).alpha != 1
+            config = vars(load_config(recipe_path(tampered)))
+            assert {key for key in config if config[key] != baseline[key]} == {"modify_softmax"}
+    alphas = ("paper/resnet50-cosine-alpha-0.3", "paper/resnet50-cosine-alpha-0.05")
+    assert find_row("paper/resnet50-cosine-alpha-1.0").tampered == alphas
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "expected"),
+    [
+        (ROW, 4, (256, 1)),
+        (ROW, 8, (128, 1)),
+        (ROW, 1, (256, 4)),
+        (ROW, 2, (256, 2)),
+        (CLIPPED, 1, (64, 4)),
+        (CLIPPED, 8, (32, 1)),
+    ],
+)
+def test_a_step_has_the_published_samples_on_any_number_of_processes(
+    name: str, processes: int, expected: tuple[int, int], photos: str
+) -> None:
+    assert split_batch(name, processes) == expected
+    words = [name, "--data_dir", photos, "--processes-per-run", str(processes)]
+    request = parse_reproduction(words).request
+    assert request is not None
+    for arm in request.plan.arms:
+        config = request.plan.config_of(arm, 0)
+        assert (config.batch_size, config.grad_accum_steps) == expected
+
+
+def test_the_arms_are_the_recipes_in_one_precision_with_both_controls(photos: str) -> None:
+    asked = parse_reproduction([ROW, "--data_dir", photos, "--seeds", "2"])
+    assert asked.request is not None
+    plan = asked.request.plan
+    kinds = [arm.kind for arm in plan.arms]
+    assert kinds == ["baseline", "tampered", "equivalent", "tuned", *["tuning"] * 9]
+    assert (plan.seeds, plan.tuning_seeds, plan.processes_per_run) == ((0, 1), (0,), 4)
+    recipe = vars(load_config(recipe_path(ROW)))
+    ours = {"modify_softmax", "equivalent_to", "amp_dtype", "data_dir", "filter_norms"}
+    for arm in plan.arms[:3]:
+        config = vars(plan.config_of(arm, 0))
+        assert {key for key in config if config[key] != recipe[key]} <= ours | {"seed"}
+        assert config["amp_dtype"] == "bfloat16"
+    grid = {(arm.overrides["lr"], arm.overrides["weight_decay"]) for arm in plan.arms[4:]}
+    assert grid == {(lr, decay) for lr in (0.05, 0.1, 0.2) for decay in (2.5e-4, 5e-4, 1e-3)}
+
+
+def test_clipping_by_norm_has_no_equivalent_and_adaptive_clipping_has_one(photos: str) -> None:
+    def kinds(*words: str) -> set[str]:
+        request = parse_reproduction([*words[:1], "--data_dir", photos, *words[1:]]).request
+        assert request is not None
+        return {arm.kind for arm in request.plan.arms}
+
+    whole = {"baseline", "tampered", "equivalent", "tuned", "tuning"}
+    smoothed = "resnet50/cosine-scheduler-alpha-0.3-label-smoothing"
+    assert kinds(ADAPTIVE) == kinds(smoothed) == whole
+    assert kinds(CLIPPED) == kinds(ROW, "--", "--amp-dtype", "float16") == whole - {"equivalent"}
+    assert kinds(ROW, "--controls") == {"baseline", "tampered"}
+
+
+def test_a_dry_run_says_what_would_run_and_writes_nothing(
+    photos: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", CLIPPED, "--data_dir", photos, "--processes-per-run", "2"]
+    assert main([*words, "--seeds", "3", "--dry-run", "--", "--epochs", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "67.064 % at alpha 1, 67.088 % at alpha 0.25" in said
+    assert "2 processes of 64, 2 batches a step: 256 samples a step at lr 0.4" in said
+    assert "bfloat16" in said
+    assert "no equivalent: there is none with clipping by norm" in said
+    assert "Changed:   epochs 2 (90 published)" in said
+    assert "1.0 is this project's choice" in said
+    assert re.search(r"^alpha-0\.25 +tampered +3 +256 +0\.4 +0\.0005$", said, re.MULTILINE)
+    assert [path.name for path in Path().iterdir()] == ["photos"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_row_is_trained_resumed_and_reported(
+    photos: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", ROW, "--data_dir", photos, "--output", "out"]
+    own = ["--processes-per-run", "1", "--jobs", "1", "--grid", "lr=0.05,0.1"]
+    whole = [*words, *own, "--seeds", "2", "--", *SMALL]
+    assert main([*words, *own, "--seeds", "1", "--plan", "--", *SMALL]) == 0
+    study = Path("out/resnet18-cosine-scheduler-alpha-0.25")
+    assert json.loads((study / "plan.json").read_text())["command"][:2] == ["sgt", "reproduce"]
+    assert not [*study.glob("cells/*/result.json")]
+    assert main(["reproduce", ROW, "--output", "out", "--row"]) == 0
+    assert capsys.readouterr().out.splitlines()[-3] == unreported_row(ROW)
+
+    assert main(whole) == 0
+    said = capsys.readouterr().out
+    results = {path: path.read_bytes() for path in study.glob("cells/*/result.json")}
+    assert main(whole) == 0
+    assert results == {path: path.read_bytes() for path in study.glob("cells/*/result.json")}
+    assert main(["reproduce", ROW, "--output", "out", "--row"]) == 0
+    (row,) = {text.splitlines()[-3] for text in (said, capsys.readouterr().out)}
+    cells = dict(zip(HEAD, row.strip("| ").split(" | "), strict=True))
+    assert cells["row"] == f"`{ROW}`"
+    assert [cells[name] for name in HEAD[1:4]] == ["70.208", "70.298", "+0.090"]
+    assert cells["ours, alpha 1"].endswith("(2 seeds)")
+    assert cells["ours, gain"] == cells["equivalent's gain"]  # 0.25 is a power of two
+    assert cells["gain over tuned"] != "–"
+    changed = cells["verdict"].split("; not the published settings: ")[1]
+    assert "4 samples a step (1024 published)" in changed
+    assert "model resnet20 (resnet18 published)" in changed
+    assert "float32 (float16 published)" in changed
+    assert "amp_dtype" not in changed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["resnet18/cosine-scheduler-alpha-0.2"], f"did you mean {ROW}?"),
+        (["--data_dir", "photos"], "required: ROW"),
+        ([ROW], "--data_dir DIR is missing"),
+        ([ROW, "--data_dir", "nowhere"], "--data_dir nowhere: there is no such folder"),
+        ([ROW, "--data_dir", "photos", "--seeds", "0"], "--seeds 0: no seeds"),
+        ([ROW, "--data_dir", "photos", "--processes-per-run", "3"], "cannot be divided"),
+        ([ROW, "--data_dir", "photos", "--processes-per-run", "0"], "must be at least 1"),
+        ([ROW, "--data_dir", "photos", "--", "--lrr", "1"], "did you mean --lr"),
+        ([ROW, "--data_dir", "photos", "--", "--recipe", "x"], "the ROW says what is trained"),
+        ([ROW, "--data_dir", "photos", "--", "--seed", "1"], "--seeds sets it"),
+        ([ROW, "--row"], "no study there"),
+        ([ROW, "--row", "--dry-run"], "not allowed with"),
+        ([CLIPPED, "--data_dir", "photos", "--controls", "equivalent"], "there is none with clip"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    words: list[str], message: str, photos: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert [path.name for path in Path().iterdir()] == [photos]
+
+
+def test_more_processes_than_gpus_are_refused_before_anything_runs(
+    photos: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "count_gpus", lambda: 2)
+    assert main(["reproduce", ROW, "--data_dir", photos]) == 2
+    assert "--processes-per-run 4: torch sees 2 GPUs" in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == [photos]
