@@ -17,6 +17,7 @@ from softmax_gradient_tampering.training.measure.predictions import write_predic
 from softmax_gradient_tampering.training.records import run_files
 from softmax_gradient_tampering.training.records.sinks import Sink, open_sinks
 from softmax_gradient_tampering.training.resume.run_folder import RunFolder
+from softmax_gradient_tampering.training.step.backends import describe_backends
 from softmax_gradient_tampering.training.step.position import Position
 
 
@@ -54,7 +55,11 @@ class Recorder:
         self._sinks = open_sinks(config.sinks, folder, self._args)
         run_files.write_args(folder, self._args)
         run_files.write_environment(
-            folder, device_name, torch.get_num_threads(), circumstances.loss_kernel
+            folder,
+            device_name,
+            torch.get_num_threads(),
+            circumstances.loss_kernel,
+            describe_backends(torch.device(circumstances.device)),
         )
         run_files.write_summary(folder, state.rows)
 

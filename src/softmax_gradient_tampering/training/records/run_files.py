@@ -54,7 +54,13 @@ def write_args(folder: Path, args: Mapping[str, Any]) -> None:
     write_settings(folder / "args.yaml", args)
 
 
-def write_environment(folder: Path, device: str, num_threads: int, loss_kernel: str) -> None:
+def write_environment(
+    folder: Path,
+    device: str,
+    num_threads: int,
+    loss_kernel: str,
+    backends: Mapping[str, Any] | None,
+) -> None:
     """environment.json: versions, device, what computes the loss, git commit, command."""
     packages = ("torch", "timm", "torchvision", "numpy", "softmax-gradient-tampering")
     environment = {
@@ -64,6 +70,7 @@ def write_environment(folder: Path, device: str, num_threads: int, loss_kernel: 
         "device": device,
         "threads": num_threads,
         "loss_kernel": loss_kernel,
+        "backends": backends,
         "git_commit": _git_commit(),
         "command": sys.argv,
         "launch": launch_id(),

@@ -35,6 +35,7 @@ from softmax_gradient_tampering.training.setup.model import (
 from softmax_gradient_tampering.training.setup.resolution import resolve
 from softmax_gradient_tampering.training.step import equivalence
 from softmax_gradient_tampering.training.step.alpha_schedule import AlphaSchedule
+from softmax_gradient_tampering.training.step.backends import set_backends
 from softmax_gradient_tampering.training.step.optimizer import check_processes, create_optimizer
 from softmax_gradient_tampering.training.step.precision import Precision, resolve_dtype
 from softmax_gradient_tampering.training.step.schedule import Schedule
@@ -85,6 +86,7 @@ def set_up(
         UserError: the data, the model or an option is missing or wrong.
     """
     check_loss_kernel(config, processes.device)
+    set_backends(config, processes.device)
     dataset = dataset or open_configured_dataset(config, processes)
     if dataset.name == "digits" and processes.device.type == "cpu":
         torch.set_num_threads(1)  # nets of this size lose by threads, badly on a busy machine

@@ -22,3 +22,12 @@ class PrecisionFlags:
         unit="DEVICE",
         unset="cuda where there is a GPU, else cpu",
     )
+    tf32: bool = flag(True, "multiply float32 numbers of a GPU in TensorFloat-32")
+    cudnn_benchmark: bool = flag(
+        True, "let cuDNN time its convolutions on a GPU, and take the fastest of each shape"
+    )
+    deterministic: bool = flag(
+        False,
+        "repeat a run on one GPU bit by bit: deterministic algorithms of torch, and none that is "
+        "chosen by timing",
+    )
