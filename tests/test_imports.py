@@ -43,7 +43,7 @@ ALLOWED = {
     "__init__": {"loss"},
 }
 # Of training, studies see the configuration, the records and the entry, never the loop.
-STUDIES_SEE = {"config", "records", "measure.calibration", "run"}
+STUDIES_SEE = {"config", "records", "measure.calibration", "measure.classes", "run"}
 
 
 @cache

@@ -18,6 +18,7 @@ import yaml
 
 from softmax_gradient_tampering.studies.plan.plan import Arm, Cell, Plan
 from softmax_gradient_tampering.studies.plan.plan_file import to_json
+from softmax_gradient_tampering.studies.results.predictions import Predictions
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
 from softmax_gradient_tampering.training.records.run_files import (
@@ -111,6 +112,7 @@ class Size:
     num_samples: int = 400
     num_classes: int = 6
     num_filters: int = 0
+    class_names: tuple[str, ...] = ()
 
 
 def write_study(
@@ -173,6 +175,7 @@ def write_run(folder: Path, arm: FakeArm, seed: int, size: Size = Size()) -> Pat
         "epochs": size.num_epochs,
         "final": rows[-1],
         "measurements": {},
+        "classes": recorded_classes(logits, labels, size),
         "config_hash": run_hash(args),
         "summary_hash": rows_hash(rows),
         "seconds": 1.0 + 0.01 * seed,
@@ -180,6 +183,13 @@ def write_run(folder: Path, arm: FakeArm, seed: int, size: Size = Size()) -> Pat
     }
     (folder / "result.json").write_text(json.dumps(result))
     return folder
+
+
+def recorded_classes(logits: Any, labels: Any, size: Size) -> dict[str, Any] | None:
+    """What a run records of its classes; None of a run of a version that did not."""
+    if not size.class_names:
+        return None
+    return Predictions(logits, labels).count_classes().named(size.class_names).recorded()
 
 
 def fake_predictions(arm: FakeArm, seed: int, size: Size) -> tuple[Any, Any]:

@@ -40,6 +40,7 @@ class Dataset(Protocol):
     Attributes:
         name: what it is, in a few words.
         num_classes: classes of the training labels; 0 where they cannot be counted.
+        class_names: of these, in the order of the labels; none where they have none.
         num_train, num_val: samples.
         image_size: (C, H, W) where all images have one, else None.
         statistics: (mean, std) where the set has its own, else None.
@@ -49,6 +50,7 @@ class Dataset(Protocol):
 
     name: str
     num_classes: int
+    class_names: tuple[str, ...]
     num_train: int
     num_val: int
     image_size: tuple[int, int, int] | None
@@ -75,7 +77,8 @@ class MemoryDataset:
         self.statistics: Statistics | None = statistics
         self.pad = pad
         self.num_bad: int | None = None
-        self.num_classes = len(self.train.classes)
+        self.class_names = self.train.classes
+        self.num_classes = len(self.class_names)
         self.num_train, self.num_val = len(self.train.labels), len(self.val.labels)
         channels, height, width = self.train.images.shape[1:]
         self.image_size: tuple[int, int, int] | None = (channels, height, width)
@@ -111,6 +114,7 @@ class SampleDataset:
         self.mode = mode
         self.statistics: Statistics | None = None
         self.image_size: tuple[int, int, int] | None = None
+        self.class_names = class_names(self.train)
         self.num_classes = _count_classes(self.train)
         self.num_train, self.num_val = len(self.train), len(self.val)
         self.num_bad: int | None = None
@@ -209,12 +213,20 @@ def _is_folder(name: str) -> bool:
     return not source or (source == "torch" and rest in ("folder", "image_folder"))
 
 
-def _count_classes(split: Any) -> int:
+def class_names(split: Any) -> tuple[str, ...]:
+    """The classes of a split, in the order of their labels; none where it does not name them."""
     if isinstance(split, LabelledFiles):
-        return len(split.classes)
-    reader = getattr(split, "reader", None)
-    classes = getattr(reader, "class_to_idx", None) or getattr(split, "classes", None)
-    if classes:
-        return len(classes)
+        return split.classes
+    labels = getattr(getattr(split, "reader", None), "class_to_idx", None)
+    if labels:
+        return tuple(str(name) for name in sorted(labels, key=lambda name: labels[name]))
+    names = getattr(split, "classes", None) or ()
+    return tuple(str(name[0] if isinstance(name, tuple) else name) for name in names)
+
+
+def _count_classes(split: Any) -> int:
+    names = class_names(split)
+    if names:
+        return len(names)
     labels = getattr(split, "targets", None)
     return 0 if labels is None else int(max(labels)) + 1

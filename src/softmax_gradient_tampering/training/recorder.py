@@ -1,6 +1,5 @@
 """What process 0 writes of a run, from its first moment to its last."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFold
 from softmax_gradient_tampering.training.checkpoint.state import Circumstances, RunState
 from softmax_gradient_tampering.training.config.arguments import to_mapping
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED
+from softmax_gradient_tampering.training.measure.evaluation import Evaluation
 from softmax_gradient_tampering.training.measure.filter_norms import FilterHistory, filter_norms
 from softmax_gradient_tampering.training.measure.predictions import write_predictions
 from softmax_gradient_tampering.training.records import run_files
@@ -82,7 +82,7 @@ class Recorder:
     def finish(
         self,
         state: RunState,
-        measurements: Mapping[str, Mapping[str, float]],
+        final: Evaluation,
         predictions: tuple[NDArray[Any], NDArray[Any]] | None,
     ) -> None:
         """Write predictions.npz, then result.json, which means that the run is finished."""
@@ -97,7 +97,8 @@ class Recorder:
             "best_epoch": best_epoch,
             "best_metric": best_metric,
             "final": state.rows[-1] if state.rows else None,
-            "measurements": measurements,
+            "measurements": final.measurements,
+            "classes": None if final.classes is None else final.classes.recorded(),
             "config_hash": run_files.run_hash(self._args),
             "summary_hash": run_files.rows_hash(state.rows),
             "seconds": round(state.seconds, 3),

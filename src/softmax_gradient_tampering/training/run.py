@@ -177,6 +177,7 @@ def _validate(setup: Setup, progress: Progress) -> Result:
         setup.trainer.precision,
         alpha,
         progress.evaluated,
+        setup.data.dataset.class_names,
     )
     try:
         evaluation = evaluator.evaluate(model, is_measured=True)

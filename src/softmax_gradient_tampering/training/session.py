@@ -67,6 +67,7 @@ class Session:
             trainer.precision,
             config.final_alpha,
             self._after_evaluated,
+            setup.data.dataset.class_names,
         )
         self.recorder: Recorder | None = None
         if run_folder.lock is not None:
@@ -191,7 +192,7 @@ class Session:
                 trainer.model, loader, processes, trainer.precision, self.supervisor.meet
             )
         if self.recorder is not None:
-            self.recorder.finish(self.state, self.measurements, arrays)
+            self.recorder.finish(self.state, self.final, arrays)
         self.progress.stop()
         if config.final_validate:
             self.progress.say("\n".join(console.validation_lines(self.final)))

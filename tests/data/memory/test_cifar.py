@@ -39,6 +39,18 @@ def test_python_batches_of_cifar_100(tmp_path: Path) -> None:
     write_batches(tmp_path / "cifar-100-python", ["train", "test"], b"fine_labels", 100)
     dataset = open_dataset(str(tmp_path), cifar=100)
     assert (dataset.num_classes, dataset.num_train, dataset.num_val) == (100, 4, 4)
+    assert dataset.class_names == tuple(map(str, range(100)))
+
+
+@pytest.mark.parametrize("content", [b"no pickle", pickle.dumps({b"fine_label_names": [b"a"]})])
+def test_python_batches_name_their_classes(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "cifar-100-python"
+    write_batches(folder, ["train", "test"], b"fine_labels", 100)
+    names = [b"name %d" % number for number in range(100)]
+    (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": names}, protocol=2))
+    assert open_dataset(str(tmp_path), cifar=100).class_names[7] == "name 7"
+    (folder / "meta").write_bytes(content)
+    assert open_dataset(str(tmp_path), cifar=100).class_names[7] == "7"
 
 
 def test_a_folder_of_images(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -215,7 +216,9 @@ def test_hostile_names_and_errors_stay_text(tmp_path: Path) -> None:
         FakeArm(f"a {HOSTILE}", "tampered", 0.5, 1.0),
         FakeArm("=cmd()", "equivalent", 0.5, 1.0),
     )
-    folder = write_study(tmp_path / "study", arms, range(3), SMALL, name=f"</title>{HOSTILE}")
+    names = (f"=c {HOSTILE}", HOSTILE, HOSTILE, "\udcff")
+    size = replace(SMALL, num_classes=4, class_names=names)
+    folder = write_study(tmp_path / "study", arms, range(3), size, name=f"</title>{HOSTILE}")
     broken = cell_folder(folder, arms[1].name, 0)
     (broken / "result.json").unlink()
     (broken / "failure.json").write_text(json.dumps({"attempts": 1, "error": HOSTILE}))
@@ -228,6 +231,31 @@ def test_hostile_names_and_errors_stay_text(tmp_path: Path) -> None:
     assert {row["arm"] for row in table(report, "arms")} >= {"'=cmd()"}
     content = json.loads(report.with_suffix(".json").read_text())
     assert {row["arm"] for row in content["arms"]} == {arm.name for arm in arms}
+
+
+def test_classes_are_named(tmp_path: Path) -> None:
+    size = replace(SMALL, num_classes=3, class_names=("cat", "frog", "ship"))
+    report = write_report(write_study(tmp_path / "study", ARMS[:3], range(3), size))
+    page = report.read_text()
+    assert re.search(r"(cat|frog|ship) → (cat|frog|ship)", page)
+    assert not re.search(r"\d → \d", page)
+    assert "recall of frog (%)" in page
+    content = json.loads(report.with_suffix(".json").read_text())
+    assert content["classes"] == ["cat", "frog", "ship"]
+    for row in table(report, "runs"):
+        recalls = [float(row[f"recall:{name}"]) for name in content["classes"]]
+        assert float(row["balanced_accuracy"]) == pytest.approx(sum(recalls) / 3)
+        assert float(row["lowest_recall"]) == min(recalls)
+    for name in ("arms", "differences"):
+        measured = {row["measurement"] for row in table(report, name)}
+        assert measured > {"macro_f1", "balanced_accuracy", "lowest_recall", "recall:ship"}
+
+
+def test_of_very_many_classes_the_lowest_recall_alone_is_shown(tmp_path: Path) -> None:
+    size = replace(SMALL, num_samples=202, num_classes=101)
+    report = write_report(write_study(tmp_path / "study", ARMS[:2], range(2), size))
+    measured = {row["measurement"] for row in table(report, "arms")}
+    assert {name for name in measured if "recall" in name} == {"lowest_recall"}
 
 
 def test_cells_that_are_not_there_are_shown(tmp_path: Path) -> None:

@@ -261,3 +261,54 @@ def test_paths_that_are_none_of_the_three(tmp_path: Path) -> None:
     (tmp_path / "studies" / "mine" / "plan.json").write_text("{}")
     with pytest.raises(UserError, match=r"did you mean .*mine"):
         collect(tmp_path / "studies")
+
+
+NAMED = Size(num_epochs=3, num_samples=40, num_classes=4, class_names=("cat", "frog", "ship", "x"))
+
+
+def test_the_classes_of_a_study_have_the_names_that_its_runs_recorded(tmp_path: Path) -> None:
+    path = write_study(tmp_path / "study", (BASELINE, TAMPERED), range(2), NAMED)
+    found = collect(path)
+    assert found.class_names == ("cat", "frog", "ship", "x")
+    assert [found.class_name(label) for label in (1, 4)] == ["frog", "4"]
+    for cell in found.cells:
+        assert cell.run is not None
+        values = measure(cell.run)
+        assert values["eval_top1"] == pytest.approx(cell.run.classes and cell.run.classes.accuracy)
+        recalls = [values[f"recall:{name}"] for name in found.class_names]
+        assert values["balanced_accuracy"] == pytest.approx(sum(recalls) / 4)
+        assert values["lowest_recall"] == min(recalls)
+
+
+def test_classes_without_predictions_are_those_of_the_result(tmp_path: Path) -> None:
+    path = write_study(tmp_path / "study", (BASELINE,), range(2), NAMED)
+    before = [measure(cell.run) for cell in collect(path).cells if cell.run is not None]
+    for folder in (path / "cells").iterdir():
+        (folder / "predictions.npz").unlink()
+    for cell, expected in zip(collect(path).cells, before, strict=True):
+        assert cell.run is not None
+        after = measure(cell.run)
+        names = [name for name in after if name.startswith(("recall", "macro", "balanced"))]
+        assert len(names) == 6
+        assert {name: after[name] for name in names} == {name: expected[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"samples": [9, 10, 10, 10]}, "the counts do not fit each other"),
+        ({"names": "cat"}, "classes.names must be a list of text"),
+        ({"correct": [0, 0, 0, 0]}, "result.json is right in 0.00 % of its samples"),
+    ],
+)
+def test_recorded_classes_that_were_edited_are_not_used(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    path = write_study(tmp_path / "study", (BASELINE,), range(1), NAMED)
+    file = cell_folder(path, "baseline", 0) / "result.json"
+    result = json.loads(file.read_text())
+    result["classes"] |= change
+    file.write_text(json.dumps(result))
+    (cell,) = collect(path).cells
+    assert cell.state is State.INVALID
+    assert reason in cell.reason

@@ -112,7 +112,7 @@ def test_confusions_are_counted_by_label_and_prediction() -> None:
     labels = torch.tensor([0, 0, 0, 2, 2])
     logits = F.one_hot(predicted, 3).float()
     assert summarise(logits, labels, 1.0).confused == {(0, 1): 2, (2, 1): 1}
-    assert Predictions(logits.numpy(), labels.numpy()).top1 == pytest.approx(40)
+    assert Predictions(logits.numpy(), labels.numpy()).count_classes().accuracy == pytest.approx(40)
 
 
 def test_agreement_counts_classes_and_measures_logits() -> None:

@@ -198,7 +198,7 @@ class DaliDataset:
     ) -> None:
         assert dataset.files is not None
         self.name = dataset.name
-        self.num_classes = dataset.num_classes
+        self.num_classes, self.class_names = dataset.num_classes, dataset.class_names
         self.num_bad = dataset.num_bad
         self.image_size: tuple[int, int, int] | None = None
         self.statistics: Statistics | None = None

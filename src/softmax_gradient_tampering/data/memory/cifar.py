@@ -20,6 +20,8 @@ class _Batches(NamedTuple):
     train: tuple[str, ...]
     test: tuple[str, ...]
     labels: bytes
+    meta: str
+    names: bytes
 
 
 _BATCHES = {
@@ -28,8 +30,12 @@ _BATCHES = {
         tuple(f"data_batch_{number}" for number in range(1, 6)),
         ("test_batch",),
         b"labels",
+        "batches.meta",
+        b"label_names",
     ),
-    100: _Batches("cifar-100-python", ("train",), ("test",), b"fine_labels"),
+    100: _Batches(
+        "cifar-100-python", ("train",), ("test",), b"fine_labels", "meta", b"fine_label_names"
+    ),
 }
 
 
@@ -52,7 +58,7 @@ def load_cifar(
     batches = _BATCHES[num_classes]
     for folder in (root, root / batches.folder):
         if all((folder / name).is_file() for name in batches.train + batches.test):
-            names = tuple(str(number) for number in range(num_classes))
+            names = _class_names(folder / batches.meta, batches.names, num_classes)
             train, test = (
                 _load_batches(folder, files, batches.labels, names)
                 for files in (batches.train, batches.test)
@@ -89,6 +95,20 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in self._allowed:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _class_names(path: Path, key: bytes, num_classes: int) -> tuple[str, ...]:
+    """The names that the file beside the batches holds; without it, the numbers from 0."""
+    try:
+        with path.open("rb") as file:
+            names = [
+                str(name, "utf-8") for name in _ArrayUnpickler(file, encoding="bytes").load()[key]
+            ]
+    except Exception:  # it is not there, or a damaged pickle, which raises anything
+        names = []
+    if len(names) != num_classes:
+        names = list(map(str, range(num_classes)))
+    return tuple(names)
 
 
 def _load_batches(

@@ -9,8 +9,14 @@ import numpy as np
 from softmax_gradient_tampering.studies.results.predictions import HELD_OUT, PLAIN, SCALED
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
 from softmax_gradient_tampering.studies.results.run_files import as_number
+from softmax_gradient_tampering.training.measure.classes import ClassCounts
 
 ACCURACY = "eval_top1"
+BALANCED, MACRO_F1, LOWEST_RECALL = "balanced_accuracy", "macro_f1", "lowest_recall"
+# The recall of a class is a measurement of this name and the class's.
+RECALL = "recall:"
+# Of more classes no table has the recall of each; the lowest is among its measurements.
+MAX_CLASSES = 100
 EPOCHS_TO_BASELINE = "epochs_to_baseline"
 
 
@@ -55,6 +61,9 @@ MEASUREMENTS = (
         1,
         "Accuracy and loss",
     ),
+    Measurement(BALANCED, "balanced accuracy", "%", 2, "Classes"),
+    Measurement(MACRO_F1, "macro-F1", "%", 2, "Classes"),
+    Measurement(LOWEST_RECALL, "lowest recall of a class", "%", 2, "Classes"),
     *_CALIBRATION,
     Measurement("factor", "s fitted on held-out halves", "", 3, "Calibration"),
     Measurement("logit_norm", "logit norm", "", 2, "Logits on the test set"),
@@ -68,7 +77,19 @@ MEASUREMENTS = (
     Measurement("seconds", "duration", "s", 1, "Network and cost"),
 )
 
-BY_KEY = {measurement.key: measurement for measurement in MEASUREMENTS}
+_BY_KEY = {measurement.key: measurement for measurement in MEASUREMENTS}
+_ORDER = {key: place for place, key in enumerate(_BY_KEY)}
+
+
+def measurement_of(key: str) -> Measurement:
+    """The measurement of a key, of a class's recall too.
+
+    >>> measurement_of("recall:frog").label
+    'recall of frog'
+    """
+    if key.startswith(RECALL):
+        return Measurement(key, f"recall of {key.removeprefix(RECALL)}", "%", 2, "Classes")
+    return _BY_KEY[key]
 
 
 _FINAL = (
@@ -95,7 +116,24 @@ def measure(run: RecordedRun, target_train_acc: float = math.nan) -> dict[str, f
             values[name] = getattr(run.predictions, name)
     values |= _calibration(run)
     values["factor"] = math.nan if run.predictions is None else run.predictions.factor
-    return {measurement.key: values[measurement.key] for measurement in MEASUREMENTS}
+    values |= measure_classes(run.classes)
+    return {key: values[key] for key in sorted(values, key=_place)}
+
+
+def measure_classes(counts: ClassCounts | None) -> dict[str, float]:
+    """Measures that count classes alike, and the recall of each of a number of classes."""
+    if counts is None:
+        return dict.fromkeys((BALANCED, MACRO_F1, LOWEST_RECALL), math.nan)
+    recalls = counts.recalls
+    found = {
+        BALANCED: counts.balanced_accuracy,
+        MACRO_F1: counts.macro_f1,
+        LOWEST_RECALL: recalls[counts.lowest],
+    }
+    if len(recalls) > MAX_CLASSES:
+        return found
+    named = zip(counts.names, recalls, strict=True)
+    return found | {f"{RECALL}{name}": recall for name, recall in named}
 
 
 def epochs_to_reach(run: RecordedRun, train_acc: float) -> float:
@@ -108,9 +146,16 @@ def epochs_to_reach(run: RecordedRun, train_acc: float) -> float:
 
 
 def measured_keys(runs: Iterable[dict[str, float]]) -> list[str]:
-    """The keys that at least one run has a number for, in the order of MEASUREMENTS."""
-    found = {key for values in runs for key, value in values.items() if not math.isnan(value)}
-    return [measurement.key for measurement in MEASUREMENTS if measurement.key in found]
+    """The keys that at least one run has a number for, in the order of MEASUREMENTS.
+
+    The recalls of the classes stand with the measures of classes, in the order of the classes.
+    """
+    found = dict.fromkeys(key for values in runs for key in values if not math.isnan(values[key]))
+    return sorted(found, key=_place)
+
+
+def _place(key: str) -> int:
+    return _ORDER[LOWEST_RECALL if key.startswith(RECALL) else key]
 
 
 def _calibration(run: RecordedRun) -> dict[str, float]:

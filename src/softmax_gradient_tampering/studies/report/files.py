@@ -11,7 +11,11 @@ from typing import Any
 
 from softmax_gradient_tampering.files.whole import write_parts, write_text
 from softmax_gradient_tampering.studies.analysis.comparison import Results
-from softmax_gradient_tampering.studies.analysis.measurements import BY_KEY, MEASUREMENTS
+from softmax_gradient_tampering.studies.analysis.measurements import (
+    MEASUREMENTS,
+    measured_keys,
+    measurement_of,
+)
 from softmax_gradient_tampering.studies.report.curve_files import (
     ArmCurve,
     arm_curves,
@@ -63,7 +67,7 @@ def arm_table(results: Results) -> Table:
             "kind": result.arm.kind,
             "alpha": result.arm.alpha,
             "measurement": key,
-            "unit": BY_KEY[key].unit,
+            "unit": measurement_of(key).unit,
             "n": spread.num_values,
             "not_finite": spread.num_left_out,
             "mean": spread.interval.mean,
@@ -89,7 +93,7 @@ def difference_table(results: Results) -> Table:
                         "arm": name,
                         "reference": reference,
                         "measurement": key,
-                        "unit": BY_KEY[key].unit,
+                        "unit": measurement_of(key).unit,
                         "pairs": comparison.num_pairs,
                         "not_finite": comparison.num_left_out,
                         "difference": comparison.mean,
@@ -117,7 +121,7 @@ def run_table(results: Results) -> Table:
         for name, result in results.everything
         for seed, measured in result.values.items()
     }
-    empty = {measurement.key: math.nan for measurement in MEASUREMENTS}
+    keys = measured_keys([dict.fromkeys((m.key for m in MEASUREMENTS), 0.0), *values.values()])
     return [
         {
             "cell": record.cell.id,
@@ -125,7 +129,8 @@ def run_table(results: Results) -> Table:
             "seed": record.cell.seed,
             "state": record.state,
             "reason": record.reason,
-            **values.get((record.cell.arm, record.cell.seed), empty),
+            **dict.fromkeys(keys, math.nan),
+            **values.get((record.cell.arm, record.cell.seed), {}),
         }
         for record in results.study.cells
     ]
@@ -149,6 +154,7 @@ def _json(
         "command": study.command,
         "notes": study.notes,
         "plan": [asdict(arm) for arm in study.arms],
+        "classes": study.class_names,
         **tables,
         "curves": (),
         "agreements": agreements,

@@ -81,6 +81,17 @@ class Study:
             if each.cell.arm == arm.name and each.run is not None
         }
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the data set, in the order of the labels; none where no run has recorded them."""
+        counts = (each.run.classes for each in self.cells if each.run is not None)
+        return next((found.names for found in counts if found is not None), ())
+
+    def class_name(self, label: int) -> str:
+        """The name of a class; its number, from 0, where no name is recorded."""
+        names = self.class_names
+        return names[label] if label < len(names) else str(label)
+
     def first(self, kind: str) -> Arm | None:
         """The first arm of a kind."""
         return next((arm for arm in self.arms if arm.kind == kind), None)

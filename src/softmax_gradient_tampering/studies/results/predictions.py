@@ -9,6 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from softmax_gradient_tampering.studies.results.arrays import read_arrays
+from softmax_gradient_tampering.training.measure.classes import (
+    ClassCounts,
+    counts_without_names,
+)
 
 FILE_NAME = "predictions.npz"
 PLAIN, SCALED, HELD_OUT = "softmax(z)", "softmax(alpha z)", "softmax(s z), s held out"
@@ -29,10 +33,13 @@ class Predictions(NamedTuple):
     logits: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
 
-    @property
-    def top1(self) -> float:
-        """Accuracy in percent."""
-        return 100 * float((self.logits.argmax(1) == self.labels).mean())
+    def count_classes(self) -> ClassCounts:
+        """How often each class was there, was predicted, and was predicted rightly."""
+        predicted = self.logits.argmax(1)
+        right = predicted[predicted == self.labels]
+        size = self.logits.shape[1]
+        rows = (np.bincount(row, minlength=size) for row in (self.labels, predicted, right))
+        return counts_without_names([row.tolist() for row in rows])
 
 
 @dataclass(frozen=True)

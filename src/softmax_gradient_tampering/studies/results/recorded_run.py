@@ -11,6 +11,7 @@ import numpy as np
 from softmax_gradient_tampering.studies.results.predictions import PredictionSummary
 from softmax_gradient_tampering.studies.results.run_files import RunFiles, as_number
 from softmax_gradient_tampering.studies.results.summary import FloatArray
+from softmax_gradient_tampering.training.measure.classes import ClassCounts
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class RecordedRun:
         environment: of environment.json; empty without one.
         result: of result.json; empty while the run is not finished.
         predictions: what predictions.npz says; None without one.
+        classes: how often each class of the test set was there, was predicted, and rightly;
+            None where that is not recorded.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class RecordedRun:
     environment: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     predictions: PredictionSummary | None = None
+    classes: ClassCounts | None = None
 
     @property
     def alpha(self) -> float:
@@ -59,7 +63,13 @@ def measure_files(files: RunFiles, scale: float) -> RecordedRun:
 
         predictions = summarise(files.predictions, scale)
     return RecordedRun(
-        files.path, files.summary.curves, files.args, files.environment, files.result, predictions
+        files.path,
+        files.summary.curves,
+        files.args,
+        files.environment,
+        files.result,
+        predictions,
+        files.classes,
     )
 
 
@@ -69,7 +79,9 @@ def measure_ends(files: RunFiles) -> RecordedRun:
     Predictions are not measured.
     """
     curves = {name: np.array([value]) for name, value in files.summary.finals.items()}
-    return RecordedRun(files.path, curves, files.args, files.environment, files.result)
+    return RecordedRun(
+        files.path, curves, files.args, files.environment, files.result, classes=files.classes
+    )
 
 
 def alpha_of(args: Mapping[str, Any]) -> float:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from softmax_gradient_tampering.files.yaml_files import read_args
 from softmax_gradient_tampering.studies.results import predictions, summary
 from softmax_gradient_tampering.studies.results.predictions import Predictions, read_predictions
 from softmax_gradient_tampering.studies.results.summary import Summary
+from softmax_gradient_tampering.training.measure.classes import ClassCounts, read_counts
 from softmax_gradient_tampering.training.records.run_files import (
     parse_summary,
     rows_hash,
@@ -37,6 +38,8 @@ class RunFiles:
         environment: of environment.json; empty without one.
         result: of result.json; empty while the run is not finished.
         predictions: of predictions.npz; None without one.
+        classes: how often each class of the test set was there, was predicted, and rightly: by
+            predictions.npz, else as result.json has it; None where neither does.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class RunFiles:
     environment: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     predictions: Predictions | None = None
+    classes: ClassCounts | None = None
 
 
 def read_run(folder: Path, args: Mapping[str, Any] | None = None) -> RunFiles:
@@ -69,9 +73,7 @@ def read_run(folder: Path, args: Mapping[str, Any] | None = None) -> RunFiles:
         predictions=_read_predictions(folder / predictions.FILE_NAME),
     )
     _check_is_one_run(run, text)
-    if run.predictions is not None:
-        _check_accuracy(run.predictions.top1, len(run.predictions.labels), run)
-    return run
+    return replace(run, classes=_count_classes(run))
 
 
 def read_summary_alone(path: Path) -> RunFiles:
@@ -149,10 +151,23 @@ def _version(environment: Mapping[str, Any]) -> Any:
     return packages.get("softmax-gradient-tampering") if isinstance(packages, Mapping) else None
 
 
-def _check_accuracy(top1: float, num_samples: int, run: RunFiles) -> None:
+def _count_classes(run: RunFiles) -> ClassCounts | None:
+    """The classes of a run; result.json names them."""
+    recorded = read_counts(run.result.get("classes"))
+    if recorded is not None:
+        _check_accuracy("result.json", recorded, run)
+    if run.predictions is None:
+        return recorded
+    counted = run.predictions.count_classes()
+    _check_accuracy(predictions.FILE_NAME, counted, run)
+    return counted.named(() if recorded is None else recorded.names)
+
+
+def _check_accuracy(name: str, found: ClassCounts, run: RunFiles) -> None:
+    """Check that a file is right in about as many samples as summary.csv says."""
     recorded = run.summary.final("eval_top1")
-    if abs(top1 - recorded) > max(_TOP1_TOLERANCE, 200 / num_samples):
+    if abs(found.accuracy - recorded) > max(_TOP1_TOLERANCE, 200 / sum(found.samples)):
         raise ValueError(
-            f"predictions.npz is right in {top1:.2f} % of its samples, summary.csv says "
+            f"{name} is right in {found.accuracy:.2f} % of its samples, summary.csv says "
             f"{recorded:.2f} %"
         )

@@ -14,6 +14,9 @@ from softmax_gradient_tampering.training.measure.evaluator import EpochEvaluatio
 from softmax_gradient_tampering.training.step.precision import Precision, is_slow_on_this_cpu
 from softmax_gradient_tampering.training.step.schedule import Schedule, rate_of_unended_warmup
 
+_MAX_RECALLS, _NUM_LOWEST = 12, 5  # classes whose recall is named: all of so many, else the lowest
+_UNEVEN_POINTS = 1.0
+
 
 def head_lines(config: Config, dataset: Dataset, model: nn.Module, num_processes: int) -> list[str]:
     """The lines that are printed once, before training."""
@@ -116,6 +119,7 @@ def summary_lines(
     ]
     if not config.final_validate:  # which has printed them
         lines += measurement_lines(evaluation.measurements)
+        lines += class_lines(evaluation) if _is_uneven(evaluation) else []
     if state.best:
         epoch, metric = state.best[0]
         shown = f"{metric:.4f}" if config.eval_metric == "loss" else f"{metric:.2f}"
@@ -136,10 +140,51 @@ def validation_lines(evaluation: Evaluation) -> list[str]:
         f"Metrics: OrderedDict({metrics})",
         f"LStat(norm, mean, max,var): {norm:.3f},{mean:.3f},{peak:.3f},{var:.3f}",
         *measurement_lines(evaluation.measurements),
+        *class_lines(evaluation),
     ]
 
 
-def measurement_lines(measurements: dict[str, dict[str, float]]) -> Sequence[str]:
+def class_lines(evaluation: Evaluation) -> list[str]:
+    """The measures that count classes alike, and whether the accuracy is but the largest class's.
+
+    Of few classes the recall of each is named, of many the lowest ones.
+    """
+    counts = evaluation.classes
+    if counts is None:
+        return []
+    rows = [
+        (recall, f"{name} {recall:.1f} % of {there}")
+        for recall, name, there in zip(counts.recalls, counts.names, counts.samples, strict=True)
+        if there
+    ]
+    what = "Recall"
+    if len(rows) > _MAX_RECALLS:
+        what = "Lowest recall"
+        rows = sorted(rows, key=lambda row: row[0])[:_NUM_LOWEST]
+    lines = [
+        f"Balanced accuracy: {counts.balanced_accuracy:.2f} %  macro-F1: {counts.macro_f1:.2f} %",
+        f"{what}: {', '.join(text for _, text in rows)}",
+    ]
+    if counts.is_near_largest(evaluation.top1):
+        name = counts.names[counts.largest]
+        lines.append(
+            f"Warning: {counts.largest_share:.2f} % of the images are of class {name}: always "
+            f"answering it would be right in as many, this model is right in "
+            f"{evaluation.top1:.2f} %; the recalls say more than the accuracy"
+        )
+    return lines
+
+
+def _is_uneven(evaluation: Evaluation) -> bool:
+    """Whether the accuracy does not say about the same as the mean recall of the classes."""
+    counts = evaluation.classes
+    if counts is None:
+        return False
+    is_other = abs(counts.balanced_accuracy - evaluation.top1) >= _UNEVEN_POINTS
+    return is_other or counts.is_near_largest(evaluation.top1)
+
+
+def measurement_lines(measurements: dict[str, dict[str, float]]) -> list[str]:
     """NLL, Brier score and calibration error of every prediction measured, equal ones once."""
     lines = {
         f"NLL {m['nll']:.4f}  Brier {m['brier']:.4f}  ECE {m['ece']:.2f} %": name

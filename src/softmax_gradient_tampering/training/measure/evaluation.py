@@ -1,7 +1,7 @@
 """One evaluation, for training, --validate and studies: exact on any number of processes."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,10 @@ from softmax_gradient_tampering.data.loader import Loader
 from softmax_gradient_tampering.data.transfer import Prefetched
 from softmax_gradient_tampering.loss import logit_statistics
 from softmax_gradient_tampering.training.measure.calibration import Calibration
+from softmax_gradient_tampering.training.measure.classes import (
+    ClassCounts,
+    counts_without_names,
+)
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.step.precision import Precision
 
@@ -32,6 +36,7 @@ class Evaluation:
         top1, top5: accuracy of the first and of the first five (or all) predictions.
         logits: the logits' statistics, averaged over the samples.
         measurements: by scale of the logits, nll, brier and ece; empty if not asked for.
+        classes: how often each was there, was predicted, and rightly; None if not asked for.
     """
 
     num_samples: int
@@ -41,6 +46,7 @@ class Evaluation:
     top5: float
     logits: tuple[float, float, float, float]
     measurements: dict[str, dict[str, float]]
+    classes: ClassCounts | None = None
 
     def metric(self, name: str) -> float:
         return float({"top1": self.top1, "top5": self.top5, "loss": self.loss}[name])
@@ -64,10 +70,11 @@ def evaluate(
         loader: an evaluation loader.
         processes: the run's processes.
         precision: of the forward pass; the loss and the statistics are float32.
-        scales: (name, factor of the logits) to measure the calibration at.
+        scales: (name, factor of the logits) to measure the calibration at; where there is one,
+            the classes are counted too.
         after_batch: called equally often by all processes; it may raise, to end the evaluation.
     """
-    totals = _Totals(processes.device)
+    totals, classes = _Totals(processes.device), _Classes(processes.device)
     calibrations = {name: Calibration(scale, processes.device) for name, scale in scales}
     # Shares differ by one sample, so that the last process may have a batch less.
     num_common = -processes.most([-len(loader)])[0]
@@ -82,13 +89,16 @@ def evaluate(
             totals.add(logits, labels)
             for calibration in calibrations.values():
                 calibration.add(logits, labels)
+            if calibrations:
+                classes.add(logits, labels)
             if number < num_common:
                 after_batch(number, num_common)
     finally:
         model.train(was_training)
 
     measurements = {name: c.result(processes) for name, c in calibrations.items()}
-    return totals.evaluation(processes, loader.num_samples, measurements)
+    evaluation = totals.evaluation(processes, loader.num_samples, measurements)
+    return replace(evaluation, classes=classes.counts(processes)) if calibrations else evaluation
 
 
 class _Totals:
@@ -132,3 +142,26 @@ class _Totals:
             logits=(logits[0], logits[1], logits[2], logits[3]),
             measurements=measurements,
         )
+
+
+class _Classes:
+    """Counts of samples, predictions and right ones by class, of this process: (3, C) int64."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._counts = torch.zeros(3, 0, dtype=torch.int64, device=device)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """logits (n, C) float, labels (n,)."""
+        self._widen(logits.shape[1])
+        predicted = logits.argmax(1)
+        for row, numbers in enumerate((labels, predicted, predicted[predicted == labels])):
+            self._counts[row] += numbers.bincount(minlength=logits.shape[1])
+
+    def counts(self, processes: Processes) -> ClassCounts:
+        """Of all processes; one without samples does not know how many classes there are."""
+        self._widen(processes.most([self._counts.shape[1]])[0])
+        return counts_without_names(processes.sum(self._counts).tolist())
+
+    def _widen(self, num_classes: int) -> None:
+        missing = num_classes - self._counts.shape[1]
+        self._counts = F.pad(self._counts, (0, missing))

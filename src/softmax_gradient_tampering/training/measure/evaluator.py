@@ -2,7 +2,7 @@
 
 import copy
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -69,6 +69,7 @@ class Evaluator:
         precision: of the forward pass.
         alpha: of the prediction softmax(alpha z), whose calibration is measured.
         after_batch: called equally often by all processes; it may raise, to end an evaluation.
+        class_names: of the data set, in the order of the labels, as far as they are known.
     """
 
     loader: Loader
@@ -76,13 +77,17 @@ class Evaluator:
     precision: Precision
     alpha: float
     after_batch: AfterBatch = do_nothing
+    class_names: tuple[str, ...] = ()
 
     def evaluate(self, model: nn.Module, is_measured: bool = False) -> Evaluation:
-        """Evaluate a model; measured, the calibration of its predictions too."""
+        """Evaluate a model; measured, the calibration of its predictions and its classes too."""
         scales = {"softmax(z)": 1.0, "softmax(alpha z)": self.alpha} if is_measured else {}
-        return evaluate(
+        found = evaluate(
             model, self.loader, self.processes, self.precision, scales.items(), self.after_batch
         )
+        if found.classes is None:
+            return found
+        return replace(found, classes=found.classes.named(self.class_names))
 
     def evaluate_epoch(
         self, model: nn.Module, average: nn.Module | None, is_measured: bool, counts_zeroed: bool

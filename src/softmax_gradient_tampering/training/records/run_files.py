@@ -142,6 +142,8 @@ def _without_nan(value: Any) -> Any:
     """The value with None in the place of nan and inf, which JSON does not have."""
     if isinstance(value, Mapping):
         return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

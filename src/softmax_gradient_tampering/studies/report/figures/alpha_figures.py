@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from softmax_gradient_tampering.studies.analysis.comparison import Results
 from softmax_gradient_tampering.studies.analysis.measurements import (
     ACCURACY,
-    BY_KEY,
     Measurement,
+    measurement_of,
 )
 from softmax_gradient_tampering.studies.report.figures.arm_styles import (
     TUNED,
@@ -123,7 +123,7 @@ def _legend(results: Results) -> list[tuple[Style, str]]:
 
 
 def _alpha_panel(results: Results, key: str, is_log: bool = False) -> Panel:
-    measurement = BY_KEY[key]
+    measurement = measurement_of(key)
     unit = f" ({measurement.unit})" if measurement.unit else ""
     points = _points(results, "tampered", key)
     equivalent = _points(results, "equivalent", key)

@@ -74,8 +74,7 @@ def pairs_figure(results: Results) -> FigureBlock | None:
         return None
     caption = (
         "Test samples of the first class taken for the second, on average over the runs of an "
-        f"arm; the {len(pairs)} pairs that are most frequent over the arms shown. Classes are "
-        "numbered from 0, in the data set's order."
+        f"arm; the {len(pairs)} pairs that are most frequent over the arms shown."
     )
     panel = _pairs_panel(results, pairs, counts)
     title = "Most confused pairs of classes"
@@ -133,7 +132,7 @@ def _pairs_panel(
     results: Results, pairs: Sequence[Pair], counts: Mapping[str, Mapping[Pair, float]]
 ) -> Panel:
     styles = arm_styles(results)
-    labels = [f"{label} → {prediction}" for label, prediction in pairs]
+    labels = [" → ".join(short(results.study.class_name(n), 14) for n in pair) for pair in pairs]
     most = max(count.get(pair, 0.0) for count in counts.values() for pair in pairs)
     x = numbers(Scale(0, most * 1.05), "samples a run")
     chart = Chart("label → prediction", x, names(labels), (SIZE[0], 55 + 23 * len(pairs)))

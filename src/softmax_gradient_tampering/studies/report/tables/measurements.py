@@ -4,7 +4,11 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
-from softmax_gradient_tampering.studies.analysis.measurements import BY_KEY, Measurement
+from softmax_gradient_tampering.studies.analysis.measurements import (
+    RECALL,
+    Measurement,
+    measurement_of,
+)
 from softmax_gradient_tampering.studies.report.tables.table import (
     Cell,
     Column,
@@ -14,6 +18,7 @@ from softmax_gradient_tampering.studies.report.tables.table import (
     plus_minus,
 )
 
+MAX_RECALLS = 20  # classes whose recall is on the page
 MAX_COLUMNS = 5  # of numbers with their intervals, on a printed page
 
 
@@ -49,7 +54,7 @@ def measurement_tables(results: Results) -> list[Table]:
     """Every measurement of every arm, a table or more for each group of them."""
     if results.study.kind != "study":
         return [_single_table(results)]
-    shown = [BY_KEY[key] for key in results.keys]
+    shown = map(measurement_of, _shown_keys(results))
     tables: list[Table] = []
     for group, measurements in groupby(shown, key=lambda measurement: measurement.group):
         for part in _parts(list(measurements)):
@@ -66,7 +71,9 @@ def mean_cell(result: ArmResult, key: str) -> Cell:
         return numeric("not finite")
     mean, half = spread.interval
     note = f" (n={spread.num_values})" if spread.num_values < len(result.runs) else ""
-    return plus_minus(mean, half, BY_KEY[key].digits, f"arms|{result.arm.name}|{key}|mean", note)
+    return plus_minus(
+        mean, half, measurement_of(key).digits, f"arms|{result.arm.name}|{key}|mean", note
+    )
 
 
 def _measurement_table(
@@ -90,9 +97,18 @@ def _measurement_table(
 def _single_table(results: Results) -> Table:
     """All measurements of one run."""
     (result,) = results.arms.values()
-    rows = [Row(_label(BY_KEY[key]), [mean_cell(result, key)]) for key in results.keys]
+    rows = [
+        Row(_label(measurement_of(key)), [mean_cell(result, key)]) for key in _shown_keys(results)
+    ]
     columns = [Column("measurement", is_number=False), Column("value")]
     return Table("measurements-1", "Every measurement after the last epoch.", columns, rows)
+
+
+def _shown_keys(results: Results) -> list[str]:
+    """All keys but, of many classes, the recall of each, which the files have."""
+    num_recalls = sum(key.startswith(RECALL) for key in results.keys)
+    is_short = num_recalls <= MAX_RECALLS
+    return [key for key in results.keys if is_short or not key.startswith(RECALL)]
 
 
 def _parts(measurements: list[Measurement]) -> Iterator[list[Measurement]]:
