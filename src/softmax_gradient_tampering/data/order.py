@@ -6,6 +6,7 @@ resumes at any batch without replaying data, and two runs of one seed are pairs.
 
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,9 +94,10 @@ class BatchPlan:
 
     def sizes(self) -> list[int]:
         """The size of a process's share of every batch of an epoch."""
-        num_full, share, last = self._shares()
+        num_full, share, last = self._shares
         return [share] * num_full + [last] * (last > 0)
 
+    @cached_property
     def _shares(self) -> tuple[int, int, int]:
         """The number of full batches, a process's share of one, and of the last batch, or 0."""
         num_full, rest = divmod(self.num_samples - self.taken, self._stride)
@@ -111,7 +113,7 @@ class BatchPlan:
         return self.batch_size * self.num_processes
 
     def __len__(self) -> int:
-        num_full, _, last = self._shares()
+        num_full, _, last = self._shares
         return num_full + (last > 0)
 
     def taken_by(self, num_batches: int) -> int:
@@ -122,7 +124,7 @@ class BatchPlan:
 
     def batch(self, order: Tensor, number: int, process: int) -> Tensor:
         """The sample indices of a process's share of batch `number`."""
-        num_full, share, last = self._shares()
+        num_full, share, last = self._shares
         size = share if number < num_full else last
         start = self.taken + number * self._stride + process * size
         return order[start : start + size]

@@ -99,7 +99,7 @@ class Session:
                 samples = loader.plan.taken_by(position.batch + 1)
                 position.count_batch(outcome.is_update, outcome.is_skipped, samples)
                 self.supervisor.after_batch(outcome, position)
-                self.batch_log.after_batch(outcome, position.epoch, self.tally, schedule.current())
+                self.batch_log.after_batch(outcome, position.epoch, self.tally, schedule.current)
                 if self._is_stopped:
                     break
                 if outcome.is_update and self._is_recovery_due:

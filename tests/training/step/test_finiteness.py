@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.training.step.finiteness import LateReader, gradients_are_finite
+from softmax_gradient_tampering.training.step.finiteness import LateReader, are_finite
 from softmax_gradient_tampering.training.step.tally import Tally
 from softmax_gradient_tampering.training.supervision import MAX_SKIPS_RUNNING
 from tests.training.runs import train
@@ -31,16 +31,21 @@ def test_gradients_are_looked_at_and_left_as_they_are(dtype: torch.dtype, value:
     gradients = [torch.full((3,), 0.1, dtype=dtype), None, torch.tensor([1, value, 2], dtype=dtype)]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = None if gradient is None else gradient.clone()
-    flag = gradients_are_finite(parameters)
-    assert flag is not None
+    loss = torch.tensor(2.5)
+    flag = are_finite([loss], [parameter.grad for parameter in parameters])
     assert bool(flag) == (value == 1e38)
+    assert loss == 2.5
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
             torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=0, equal_nan=True)
 
 
-def test_no_gradients_say_nothing() -> None:
-    assert gradients_are_finite([nn.Parameter(torch.zeros(2))]) is None
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_losses_are_looked_at_and_left_as_they_are(value: float) -> None:
+    losses = [torch.tensor(0.5), torch.tensor(value), torch.tensor(1.5)]
+    assert bool(are_finite(losses)) == (value == 1e38)
+    assert bool(are_finite(losses, [None, torch.zeros(2)])) == (value == 1e38)
+    assert [str(loss.item()) for loss in losses] == ["0.5", str(torch.tensor(value).item()), "1.5"]
 
 
 def test_a_reader_names_the_first_that_is_false() -> None:

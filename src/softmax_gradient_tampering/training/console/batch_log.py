@@ -1,6 +1,7 @@
 """The progress of the batches, and a line of figures every --log-interval of them."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -57,7 +58,9 @@ class BatchLog:
         """Whether the range of the logits' gradient is shown for a batch."""
         return self._config.grad_stats and self._is_logged(number)
 
-    def after_batch(self, outcome: Outcome, epoch: int, tally: Tally, lr: float) -> None:
+    def after_batch(
+        self, outcome: Outcome, epoch: int, tally: Tally, current_lr: Callable[[], float]
+    ) -> None:
         """Count a batch, and show the figures where that is due; all processes take part."""
         self._progress.advance()
         self._num_images += len(outcome.batch.labels) * self._processes.number
@@ -68,7 +71,7 @@ class BatchLog:
         loss, accuracy = tally.means(self._processes)
         fields = [
             f"Loss: {loss:.3f}",
-            f"LR: {lr:.4f}",
+            f"LR: {current_lr():.4f}",
             f"img/s:{int(images_per_s):5d}",
             f"Acc: {accuracy:5.2f}",
             *self._statistics(outcome),

@@ -1,32 +1,35 @@
 """Whether losses and gradients are finite: computed on the device, read without waiting."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from softmax_gradient_tampering.loss.torch_internals import flag_nonfinite_
 
 
-def gradients_are_finite(parameters: Iterable[nn.Parameter]) -> Tensor | None:
-    """A 0-d bool tensor: whether every gradient is finite; None where there are none.
+def are_finite(losses: Sequence[Tensor], gradients: Iterable[Tensor | None] = ()) -> Tensor:
+    """A 0-d bool tensor on the losses' device: whether all losses and gradients are finite.
 
     One pass of the kernel of torch's GradScaler, at a scale of 1, which leaves the values as
     they are: 20 times cheaper on small nets than norms of the gradients.
+
+    Args:
+        losses: 0-d, at least one.
+        gradients: of parameters; None of a parameter without one.
     """
-    by_kind: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for parameter in parameters:
-        if parameter.grad is not None:
-            kind = parameter.grad.device, parameter.grad.dtype
-            by_kind.setdefault(kind, []).append(parameter.grad)
-    flag = None
-    for (device, _), gradients in by_kind.items():
-        found = torch.zeros((), device=device)
-        flag_nonfinite_(gradients, found)
-        flag = found == 0 if flag is None else flag & (found == 0).to(flag.device)
-    return flag
+    by_kind: dict[tuple[int, torch.dtype], list[Tensor]] = {}
+    for tensor in (*losses, *gradients):
+        if tensor is not None:  # the device's number takes a tenth of the time of the device
+            by_kind.setdefault((tensor.get_device(), tensor.dtype), []).append(tensor)
+    flags = []
+    for tensors in by_kind.values():
+        found = torch.zeros((), device=tensors[0].device)
+        flag_nonfinite_(tensors, found)
+        flags.append((found == 0).to(losses[0].device))
+    return flags[0] if len(flags) == 1 else torch.stack(flags).all()
 
 
 class LateReader:

@@ -1,7 +1,7 @@
 """The optimizer and its parameter groups: biases and norms have no weight decay."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.step.equivalence import group_parameters
 
 _LOOKAHEAD = "lookahead_"  # before any optimizer's name
+Generators = Sequence[torch.Generator | random.Random]
 
 
 def create_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
@@ -70,16 +71,21 @@ def check_processes(opt: str, optimizer: torch.optim.Optimizer, num_processes: i
         )
 
 
-def seed_optimizer(optimizer: torch.optim.Optimizer, bits: int, device: torch.device) -> None:
+def own_generators(optimizer: torch.optim.Optimizer) -> Generators:
+    """The generators that an optimizer, or the one in its wrapper, keeps."""
+    return [generator for _, _, generator in _own_generators(optimizer)]
+
+
+def seed_optimizer(own: Generators, bits: int, device: torch.device) -> None:
     """Seed all generators that an optimizer's step may draw from, torch's and its own.
 
     Args:
-        optimizer: about to step.
+        own: its `own_generators`.
         bits: the same in all processes, whose weights would otherwise differ after the step.
         device: in use.
     """
     seed_torch(bits, device)
-    for _, _, generator in _own_generators(optimizer):
+    for generator in own:
         if isinstance(generator, torch.Generator):
             generator.manual_seed(bits)
         else:

@@ -23,13 +23,14 @@ class Tally:
         batch = outcome.batch
         labels = batch.labels if batch.targets.dim() == 1 else batch.targets.argmax(1)
         size = len(labels)
-        loss = size * outcome.loss.double()
-        correct = (outcome.logits[:size].argmax(1) == labels).sum()
+        logits = outcome.logits if len(outcome.logits) == size else outcome.logits[:size]
+        correct = (logits.argmax(1) == labels).sum()
         if outcome.is_counted is None:
-            self.loss += loss
+            self.loss.add_(outcome.loss, alpha=size)  # in float64
             self.correct += correct
             self.count += size
         else:  # without reading whether it is; a loss that is not has no product with 0
+            loss = size * outcome.loss.double()
             self.loss += torch.where(outcome.is_counted, loss, 0.0)
             self.correct += outcome.is_counted * correct
             self.count = self.count + size * outcome.is_counted

@@ -11,8 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.data.order import counter_hash, seed_torch
-from softmax_gradient_tampering.training.step.finiteness import gradients_are_finite
-from softmax_gradient_tampering.training.step.optimizer import is_second_order, seed_optimizer
+from softmax_gradient_tampering.training.step.finiteness import are_finite
+from softmax_gradient_tampering.training.step.optimizer import (
+    Generators,
+    is_second_order,
+    own_generators,
+    seed_optimizer,
+)
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.precision import Precision
 
@@ -87,7 +92,13 @@ class Trainer:
     clipping: Clipping | None = None
     skips_nonfinite: bool = False
     all_agree: Callable[[bool], bool] = bool
-    _losses_are_finite: Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.bool))
+    _losses: list[Tensor] = field(init=False, default_factory=list)  # of this optimizer step
+
+    def __post_init__(self) -> None:
+        # Looked for once: for a small net every step of Python counts.
+        groups = self.optimizer.param_groups
+        self._parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
+        self._generators: Generators = own_generators(self.optimizer)
 
     def train_batch(
         self,
@@ -119,17 +130,16 @@ class Trainer:
         seed_torch(counter_hash(*counters), batch.images.device)
         share = sizes[number] / sum(group)
         loss, logits, grad_range = self._add_gradient(batch, share, is_update, wants_grad_range)
-        is_finite = loss.isfinite()
-        if number != first:
-            is_finite = is_finite & self._losses_are_finite
-        self._losses_are_finite = is_finite
+        self._losses = [loss] if number == first else [*self._losses, loss]
         is_skipped = False
         if is_update:
             if self._waits_for_gpu:
                 before_waiting()
             bits = counter_hash(*counters[:3], _OPTIMIZER, *counters[4:])
-            seed_optimizer(self.optimizer, bits, batch.images.device)
-            is_finite, is_skipped = self._update(is_finite)
+            seed_optimizer(self._generators, bits, batch.images.device)
+            is_finite, is_skipped = self._update()
+        else:
+            is_finite = are_finite(self._losses)
         is_counted = loss.isfinite() if self.skips_nonfinite else None
         return Outcome(
             number, loss, logits, batch, is_update, is_skipped, is_finite, is_counted, grad_range
@@ -151,7 +161,8 @@ class Trainer:
             self.parallel.require_backward_grad_sync = is_update
         with self.precision.forward():
             logits = model(batch.images)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if logits.dtype.itemsize < torch.float32.itemsize:
+            logits = logits.float()
         loss = self.loss_fn(logits, batch.targets)
         grad_range = None
         if wants_grad_range:
@@ -162,22 +173,25 @@ class Trainer:
         self.precision.scale(share_of_loss).backward(create_graph=needs_graph)
         return loss.detach(), logits.detach(), grad_range
 
-    def _update(self, losses_are_finite: Tensor) -> tuple[Tensor, bool]:
+    def _update(self) -> tuple[Tensor, bool]:
         """Step the optimizer; returns whether all was finite, and whether the step was skipped."""
-        is_finite = losses_are_finite
-        if not self.precision.scaler.is_enabled():  # which looks at the gradients itself
-            groups = self.optimizer.param_groups
-            found = gradients_are_finite(p for group in groups for p in group["params"])
-            is_finite = is_finite if found is None else is_finite & found
+        # The loss scale looks at the gradients itself.
+        looks = not self.precision.scaler.is_enabled()
+        is_finite = are_finite(self._losses, [p.grad for p in self._parameters] if looks else ())
         if self.skips_nonfinite and not self.all_agree(bool(is_finite)):
-            self.optimizer.zero_grad(set_to_none=True)
+            self._forget_gradients()
             return is_finite, True
         if self.clipping is not None:
             self.precision.unscale(self.optimizer)
             value, mode, parameters = self.clipping
             dispatch_clip_grad(parameters, value, mode)
         is_skipped = self.precision.step(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         if self.average is not None:
             self.average.update(self.model)
         return is_finite, is_skipped
+
+    def _forget_gradients(self) -> None:
+        """What the optimizer's zero_grad does, without what that does for profilers."""
+        for parameter in self._parameters:
+            parameter.grad = None
