@@ -9,8 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MINUTES ?= 60
+DEVICE ?= cuda
 
-.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page bench-gpu gpu-study architecture clean
+.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page gpu-check gpu-study architecture clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -69,10 +70,9 @@ bench-page:
 	PYTHONPATH=src $(PYTHON) benchmarks/write_page.py
 
 # On a machine with a GPU, torch and Triton: nothing is installed, and other packages' losses are
-# measured where they are there. Writes benchmarks/results.
-bench-gpu:
-	PYTHONPATH=src $(PYTHON) benchmarks/bench_loss.py --device cuda --save
-	PYTHONPATH=src $(PYTHON) benchmarks/bench_linear.py --device cuda --save
+# measured where they are there. DEVICE=cpu tries the check itself. Writes benchmarks/results.
+gpu-check:
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu_check.py --device $(DEVICE)
 
 # On the same machine: CIFAR-10 of the folder DATA, with and without normalisation, in ten minutes.
 gpu-study:

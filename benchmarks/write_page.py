@@ -4,15 +4,16 @@ import argparse
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from bars import draw_bars
+from gpu_page import gpu_sections
+from page_tables import NOT_MEASURED, group, number, slug, variant_table
 from timer import RESULTS, Row
 
 DOCS = RESULTS.parents[1] / "docs"
-NOT_MEASURED = "not measured"
 
 INTRODUCTION = """# Benchmarks
 
@@ -101,14 +102,16 @@ def write_page(rows: Sequence[Row], docs: Path) -> list[Path]:
             picture.write_text(draw_picture(found), encoding="utf-8")
             written.append(picture)
             sections.append(device_section(found, picture.name))
-        if not any(is_gpu(device) for device in by_device):
+        is_measured_below = benchmark == "loss" and any(row.benchmark == "gpu-loss" for row in rows)
+        if not is_measured_below and not any(is_gpu(device) for device in by_device):
             sections.append(
-                f"### GPU\n\n{NOT_MEASURED.capitalize()}. `make bench-gpu` measures it, in a "
-                f"few minutes, where there is one.\n"
+                f"### GPU\n\n{NOT_MEASURED.capitalize()}. `make gpu-check` measures it, in "
+                "nine minutes, where there is one.\n"
             )
     steps = [row for row in rows if row.benchmark == "step"]
     if steps:
         sections.append(STEP + "\n" + step_table(steps))
+    sections += gpu_sections([row for row in rows if row.benchmark.startswith("gpu-")])
     page = docs / "benchmarks.md"
     page.write_text("\n".join(sections), encoding="utf-8")
     return [page, *written]
@@ -207,19 +210,6 @@ def step_table(rows: Sequence[Row]) -> str:
     return "\n".join([head, *lines, ""])
 
 
-def variant_table(cells: Iterable[tuple[str, str, str]]) -> str:
-    """A table of (subject, variant, figure): a row a subject, a column a variant."""
-    by_subject: dict[str, dict[str, str]] = defaultdict(dict)
-    for subject, variant, figure in cells:
-        by_subject[subject][variant] = figure
-    variants = list(dict.fromkeys(name for figures in by_subject.values() for name in figures))
-    lines = ["| | " + " | ".join(variants) + " |", "|---|" + "--:|" * len(variants)]
-    for subject, figures in by_subject.items():
-        found = (figures.get(variant, NOT_MEASURED) for variant in variants)
-        lines.append(f"| {subject} | " + " | ".join(found) + " |")
-    return "\n".join([*lines, ""])
-
-
 def draw_picture(rows: Sequence[Row]) -> str:
     groups: dict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
@@ -229,28 +219,9 @@ def draw_picture(rows: Sequence[Row]) -> str:
     return draw_bars(title, groups, most=6.0)
 
 
-def number(text: str) -> str:
-    """A figure with two decimals if it is small, without any if it is large."""
-    value = float(text)
-    if 0 < abs(value) < 0.1:
-        return f"{value:.2g}"
-    return f"{value:.{2 if abs(value) < 10 else 1 if abs(value) < 100 else 0}f}"
-
-
-def group(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    by_device: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_device[row.device].append(row)
-    return by_device
-
-
 def is_gpu(device: str) -> bool:
     """A CPU's name ends with the number of its cores."""
     return not re.search(r"\d+ cores$", device)
-
-
-def slug(device: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ def value_and_gradient(loss_fn, logits: Tensor, *args, **options) -> tuple[Tenso
     logits = logits.detach().clone().requires_grad_()
     loss = loss_fn(logits, *args, **options)
     incoming = 1 + torch.arange(loss.numel(), dtype=torch.float64) / 7
-    loss.backward(incoming.reshape(loss.shape).to(loss.dtype))
+    loss.backward(incoming.reshape(loss.shape).to(loss))
     assert logits.grad is not None
     return loss.detach(), logits.grad
 

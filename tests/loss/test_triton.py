@@ -302,7 +302,10 @@ def test_layout_of_the_input_changes_nothing(case, layout):
         leaf = logits.detach().requires_grad_()
         by_triton(leaf, *arguments).backward()
         expected = value_and_gradient(by_triton, logits.contiguous(), *arguments)[1]
-        assert_equal(leaf.grad, expected)
+        if INTERPRETS:
+            assert_equal(leaf.grad, expected)
+        else:  # of other strides a GPU's compiler makes another kernel, which fuses other products
+            assert_close(leaf.grad, expected, "float32")
 
 
 @pytest.mark.parametrize("case", [Case(reduction="none"), Case(soft=True, reduction="none")])
