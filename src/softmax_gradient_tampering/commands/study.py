@@ -125,11 +125,12 @@ def commands(argv: Sequence[str]) -> None:
     from softmax_gradient_tampering.studies.results.study_folder import open_study
 
     study = open_study(args.study)
-    lines = missing_commands(study)
-    if not lines:
+    missing = missing_commands(study)
+    if not missing:
         print(f"sgt study commands: {study.path}: every run is done or being done", file=sys.stderr)
         return
-    print("\n".join(slurm_script(study.plan.name, lines) if args.slurm else lines))
+    lines = [command.line for command in missing]
+    print("\n".join(slurm_script(study.plan.name, missing) if args.slurm else lines))
     if any(arm.is_waiting for arm in study.plan.arms):
         note = "the tuned arm waits for the tuning runs; ask again when these are done"
         print(f"sgt study commands: {note}", file=sys.stderr)

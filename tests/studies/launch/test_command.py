@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from softmax_gradient_tampering.cli import main
-from softmax_gradient_tampering.studies.launch.cluster import slurm_script
+from softmax_gradient_tampering.studies.launch.cluster import RunCommand, slurm_script
 from softmax_gradient_tampering.studies.report import report
 from softmax_gradient_tampering.studies.results.study_folder import open_study
 from tests.studies.studies import TRAINING, InProcess, launch, result_of, states, study_of
@@ -201,7 +201,8 @@ def test_commands_are_of_what_is_missing(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_array_task_runs_its_own_command() -> None:
-    script = slurm_script("small", ["echo one", "echo 'two words'", "echo three"])
+    lines = ("echo one", "echo 'two words'", "echo three")
+    script = slurm_script("small", [RunCommand(line, "an arm, seed 0") for line in lines])
     Path("array.sh").write_text("\n".join(script))
     environment = os.environ | {"SLURM_ARRAY_TASK_ID": "2"}
     done = subprocess.run(["bash", "array.sh"], env=environment, capture_output=True, text=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.plan.growth import merge, with_next_seeds
+from softmax_gradient_tampering.studies.plan.growth import difference, merge, with_next_seeds
 from softmax_gradient_tampering.studies.plan.plan import Plan, Settling
 from softmax_gradient_tampering.studies.plan.plan_file import read_plan, to_json
 from tests.studies.studies import plan_of
@@ -126,3 +126,124 @@ def test_a_study_of_fixed_seeds_that_is_to_be_settled_is_sequential() -> None:
     assert merged.is_sequential
     assert merged.cells == fixed.cells
     assert merged.tuning_seeds == fixed.tuning_seeds == (*range(6),)
+
+
+def names(plan: Plan) -> list[str]:
+    return [arm.name for arm in plan.arms]
+
+
+def merged(there: Plan, *words: str) -> Plan:
+    plan = merge(there, plan_of(*words))
+    assert plan is not None
+    return plan
+
+
+def test_arms_alphas_and_controls_are_added_and_no_run_is_another() -> None:
+    first = plan_of("--alphas", "1", "0.5", "--seeds", "2")
+    smooth = ("--arm", "smooth: smoothing=0.1")
+    grown = merged(
+        first,
+        *("--alphas", "1", "0.25", "0.5", *smooth, "--seeds", "2"),
+        *("--controls", "equivalent", "tuned", "--grid", "lr=0.1"),
+    )
+    assert names(grown)[:4] == ["alpha-1", "alpha-0.25", "alpha-0.5", "smooth"]
+    added = {arm.name for arm in grown.arms if arm.is_added}
+    assert added == {*names(grown)} - {"alpha-1", "alpha-0.5"}
+    assert set(first.cells) < set(grown.cells)
+    assert seeds(grown.only(names(grown)[:6])) == dict.fromkeys(names(grown)[:6], (0, 1))
+    assert grown.tuning_seeds == (0, 1)
+    assert not grown.is_sequential
+    assert grown.command != first.command
+    # What is asked for again is there; what is there must be asked for again.
+    assert merge(grown, first) is None
+    again = plan_of(
+        *("--alphas", "1", "0.5", "0.25", *smooth, "--seeds", "2"),
+        *("--controls", "equivalent", "tuned", "--grid", "lr=0.1"),
+    )
+    assert merge(grown, again) == grown
+
+
+def test_arms_and_seeds_are_added_at_once() -> None:
+    first = plan_of("--alphas", "1", "0.5", "--seeds", "2")
+    grown = merged(first, "--alphas", "1", "0.5", "--arm", "adam: opt=adamw", "--seeds", "4")
+    assert seeds(grown) == dict.fromkeys(("alpha-1", "alpha-0.5", "adam"), (0, 1, 2, 3))
+    assert grown.stages == (2,)
+    assert set(first.cells) < set(grown.cells)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--alphas", "1"), "arms 'alpha-1 smooth' there, without smooth here"),
+        (
+            ("--alphas", "1", "--arm", "smooth: smoothing=0.2"),
+            "arm smooth has smoothing 0.1 there, 0.2 here",
+        ),
+        (
+            ("--alphas", "0.5", "--arm", "smooth: smoothing=0.1", "--baseline", "smooth"),
+            "without alpha-1 here",
+        ),
+        (
+            *(("--alphas", "1", "--arm", "plain: lr=1", "--arm", "smooth: smoothing=0.1"),),
+            "",
+        ),
+    ],
+)
+def test_another_study_of_arms_is_told_by_what_differs(
+    words: tuple[str, ...], message: str
+) -> None:
+    there = plan_of("--arm", "smooth: smoothing=0.1", "--seeds", "2")
+    asked = plan_of(*words, "--seeds", "2")
+    assert (merge(there, asked) is None) == bool(message)
+    assert not message or message in difference(there, asked)
+
+
+def test_another_baseline_is_another_study() -> None:
+    there = plan_of("--alphas", "1", "0.5", "--seeds", "2")
+    asked = plan_of("--alphas", "1", "0.5", "--baseline", "alpha-0.5", "--seeds", "2")
+    assert merge(there, asked) is None
+    assert difference(there, asked) == "arm alpha-1 is baseline there, ordinary here"
+
+
+def test_an_arm_that_joins_a_settled_study_begins_where_the_others_did() -> None:
+    grown = with_next_seeds(plan_of(*SETTLED), ["alpha-0.25"], 2)
+    asked = (*SETTLED, "--arm", "half: modify-softmax=0.5 lr=0.5", "--arm", "adam: opt=adamw")
+    joined = merged(grown, *asked)
+    assert seeds(joined) == {
+        **seeds(grown),
+        **dict.fromkeys(("half", "equivalent-half", "adam"), (0, 1, 2, 3, 4)),
+    }
+    assert set(grown.cells) < set(joined.cells)
+    again = with_next_seeds(joined, ["half"], 1)
+    assert seeds(again)["half"] == seeds(again)["equivalent-half"] == (0, 1, 2, 3, 4, 5)
+    assert seeds(again)["adam"] == (0, 1, 2, 3, 4)
+
+
+def test_a_control_that_is_added_later_has_the_seeds_of_the_arm_that_it_follows() -> None:
+    plain = ("--alphas", "1", "0.5", "0.25", "--until-settled", "--max-seeds", "8")
+    grown = with_next_seeds(plan_of(*plain), ["alpha-0.25"], 2)
+    joined = merged(grown, *plain, "--controls", "equivalent")
+    assert seeds(joined)["equivalent-0.25"] == (*range(7),)
+    assert seeds(joined)["equivalent-0.5"] == (*range(5),)
+
+
+def test_a_tuned_study_that_has_grown_is_found_again() -> None:
+    words = ("--controls", "tuned", "--grid", "lr=0.1,0.2")
+    first = plan_of("--seeds", "2", *words)
+    grown = merged(first, "--seeds", "4", *words)
+    assert grown.tuning_seeds == (0, 1)
+    assert merge(grown, plan_of("--seeds", "4", *words)) == grown
+    assert merge(grown, plan_of("--seeds", "4", *words, "--tuning-seeds", "3")) is None
+    assert merge(grown, plan_of("--seeds", "4", "--controls", "tuned", "--grid", "lr=0.1")) is None
+    more = plan_of("--seeds", "4", "--controls", "tuned", "--grid", "lr=0.1,0.2,0.3")
+    assert merge(grown, more) is None
+
+
+def test_cells_of_a_plan_that_lacks_a_newer_flag_keep_their_ids() -> None:
+    """An id is a hash of all flags: a program with one flag more would make another one."""
+    older = plan_of("--alphas", "1", "0.5", "--seeds", "2")
+    ids = {cell: f"older-{number}" for number, cell in enumerate(older.cells)}
+    older = replace(older, cells=tuple(replace(cell, id=ids[cell]) for cell in older.cells))
+    grown = merged(older, "--alphas", "1", "0.5", "--arm", "adam: opt=adamw", "--seeds", "3")
+    assert set(older.cells) < set(grown.cells)
+    assert len({cell.id for cell in grown.cells}) == 9

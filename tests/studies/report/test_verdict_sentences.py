@@ -16,7 +16,10 @@ from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_s
 from tests.studies.report.test_wording import BASELINE, HALF, QUARTER, TUNED, results
 
 GOLDEN = Path(__file__).parent / "golden" / "verdict_sentences.csv"
-SAME = Arm("equivalent-0.25", "equivalent", 0.25)
+SAME = Arm("equivalent-0.25", "equivalent", 0.25, follows="alpha-0.25")
+
+SMOOTH, ADAM = Arm("smooth", "ordinary"), Arm("adam", "ordinary")
+PLAIN, TAMPERED_BASELINE = Arm("plain", "baseline"), Arm("half", "baseline", 0.5)
 
 # A study to which seeds are added.
 sequence = partial(results, is_sequential=True)
@@ -97,6 +100,26 @@ SITUATIONS: dict[str, Results] = {
     "sequence, six pairs without any difference": sequence(
         {BASELINE: 0, QUARTER: 0}, spread=0, num_seeds=6
     ),
+    "arms, a gain of the only one": results({PLAIN: 0, SMOOTH: 1}),
+    "arms, a gain of two, no difference of the third": results(
+        {PLAIN: 0, SMOOTH: 1, QUARTER: 0.8, ADAM: 0}
+    ),
+    "arms, a gain of tampering, its controls": results(
+        {PLAIN: 0, SMOOTH: 0.6, QUARTER: 1, SAME: 1, TUNED: 1}
+    ),
+    "arms, a gain below the margin, harm elsewhere": results({PLAIN: 0, SMOOTH: 0.3, ADAM: -2}),
+    "arms, a gain on five seeds": results({PLAIN: 0, SMOOTH: 2, ADAM: 0}, num_seeds=5),
+    "arms, harm": results({PLAIN: 0, SMOOTH: -2}),
+    "arms, harm on five seeds": results({PLAIN: 0, SMOOTH: -2}, num_seeds=5),
+    "arms, no effect of one": results({PLAIN: 0, SMOOTH: 0}),
+    "arms, no effect of two": results({PLAIN: 0, SMOOTH: 0.05, QUARTER: -0.1}),
+    "arms, open": results({PLAIN: 0, SMOOTH: 0.5, QUARTER: 0}, spread=1),
+    "arms, one seed": results({PLAIN: 0, SMOOTH: 5}, num_seeds=1),
+    "arms, four of ten diverged": results({PLAIN: 0, ADAM: 1, SMOOTH: 0}, diverged={ADAM: 4}),
+    "arms, all diverged": results({PLAIN: 0, ADAM: 0}, diverged={ADAM: 10}),
+    "arms, no seed in common": results({PLAIN: 0, ADAM: 0}, own_seeds={ADAM: 0}),
+    "arms, a gain of tampering over tampering": results({TAMPERED_BASELINE: 0, QUARTER: 1}),
+    "arms, sequence, a gain": sequence({PLAIN: 0, SMOOTH: 1, QUARTER: 0.4}),
     "sequence, one seed": sequence({BASELINE: 0, QUARTER: 5}, num_seeds=1),
 }
 

@@ -152,7 +152,8 @@ def test_one_seed_is_inconclusive() -> None:
 
 
 def test_controls_are_compared_and_not_judged() -> None:
-    found = results({BASELINE: 0, QUARTER: 1, TUNED: 1, Arm("e", "equivalent", 0.25): 1})
+    same = Arm("e", "equivalent", 0.25, follows="alpha-0.25")
+    found = results({BASELINE: 0, QUARTER: 1, TUNED: 1, same: 1})
     for name in ("tuned", "e"):
         comparison = found.arms[name].comparison(found.baseline)
         assert comparison is not None

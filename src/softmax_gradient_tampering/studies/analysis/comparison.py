@@ -111,7 +111,7 @@ class Results:
 
     @property
     def judged(self) -> list[ArmResult]:
-        """The arms that claim something: tampered and scheduled ones with runs."""
+        """The arms that claim something and have runs: all but the baseline and the controls."""
         return [result for result in self.arms.values() if _claims(result)]
 
 
@@ -119,9 +119,8 @@ def compare_arms(study: Study, margin: float | None = None, only_accuracy: bool 
     """Compare every arm with the baseline and with the tuned baseline, paired by seed.
 
     The accuracy alone is tested: a p for each of twenty measurements would find something.
-    Holm's correction and the verdicts are over the tampered and scheduled arms' accuracies,
-    once against the baseline and once against the tuned one; controls are compared, and
-    not judged.
+    Holm's correction and the verdicts are over the judged arms' accuracies, once against the
+    baseline and once against the tuned one; controls are compared, and not judged.
 
     Args:
         study: what was collected.
@@ -223,8 +222,7 @@ def _compare_with(
 
 
 def _claims(result: ArmResult) -> bool:
-    is_tampered = result.arm.kind in ("tampered", "scheduled")
-    return is_tampered and bool(result.runs or result.diverged)
+    return result.arm.is_judged and bool(result.runs or result.diverged)
 
 
 def _has_diverged(run: RecordedRun) -> bool:

@@ -18,7 +18,11 @@ from softmax_gradient_tampering.studies.launch.runner import (
 )
 from softmax_gradient_tampering.studies.launch.settling import add_seeds
 from softmax_gradient_tampering.studies.plan.request import RunRequest
-from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, create_study
+from softmax_gradient_tampering.studies.results.study_folder import (
+    StudyFolder,
+    create_study,
+    missing_arms,
+)
 from softmax_gradient_tampering.terminal.streams import print_line
 
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -67,10 +71,11 @@ def plan_study(request: RunRequest) -> StudyFolder:
 
 
 def _check(request: RunRequest, options: RunnerOptions, runner: Runner) -> dict[str, RunCost]:
-    """Of a new study, that every arm can be run, and what a run of it costs."""
-    if (request.path / "plan.json").exists():
+    """Of every arm that is not yet planned, that it can be run, and what a run of it costs."""
+    missing = missing_arms(request.path, request.plan)
+    if not missing:
         return {}
-    return check_plan(request.plan, options, runner, request.path)
+    return check_plan(request.plan.only(missing), options, runner, request.path)
 
 
 @contextmanager

@@ -1,18 +1,16 @@
 """The tuned baseline's settings: the point of the grid that is best on the hold-out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.plan.plan import TUNING, Arm, State
+from softmax_gradient_tampering.studies.plan.plan import Arm, Plan, State
 from softmax_gradient_tampering.studies.results.cell_record import CellRecord
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
 METRIC = "eval_top1 after the last epoch, on the held-out part of the training set"
 _ENDED = (State.FINISHED, State.DIVERGED)
-# What a tuning arm overrides besides its point of the grid.
-_NOT_OF_THE_GRID = ("modify_softmax", "holdout")
 
 
 def select_settings(study: StudyFolder, given_up: frozenset[str] = frozenset()) -> bool:
@@ -29,13 +27,15 @@ def select_settings(study: StudyFolder, given_up: frozenset[str] = frozenset()) 
         UserError: no point of the grid has all its runs.
     """
     study.reload()
-    waiting = [arm for arm in study.plan.arms if arm.is_waiting]
+    if not any(arm.is_waiting for arm in study.plan.arms):
+        return False
     is_made = False
-    for arm in waiting:
-        records = [study.read(cell) for cell in study.plan.cells_of(*arm.selected_from)]
-        if all(r.state in _ENDED or r.cell.id in given_up for r in records):
-            study.rewrite(study.plan.with_selection(arm.name, _selection(study, arm, records)))
-            is_made = True
+    with study.plan_lock():
+        for arm in [arm for arm in study.plan.arms if arm.is_waiting]:
+            records = [study.read(cell) for cell in study.plan.cells_of(*arm.selected_from)]
+            if all(r.state in _ENDED or r.cell.id in given_up for r in records):
+                study.rewrite(study.plan.with_selection(arm.name, _selection(study, arm, records)))
+                is_made = True
     return is_made
 
 
@@ -45,8 +45,7 @@ def _selection(study: StudyFolder, arm: Arm, records: Sequence[CellRecord]) -> d
     Of two that are equally often right the one with the lower mean loss, then the first.
     """
     table, best, best_score = [], None, (-math.inf, -math.inf)
-    for name in arm.selected_from:
-        point = _grid_point(study.plan.arm(name))
+    for name, point in _grid_points(study.plan, arm).items():
         runs = [record.run for record in records if record.cell.arm == name]
         finished = [run for run in runs if run is not None]
         top1 = _mean([run.summary.final("eval_top1") for run in finished])
@@ -62,9 +61,19 @@ def _selection(study: StudyFolder, arm: Arm, records: Sequence[CellRecord]) -> d
     return {"metric": METRIC, "table": table, "chosen": best}
 
 
-def _grid_point(arm: Arm) -> Mapping[str, Any]:
-    assert arm.kind == TUNING
-    return {name: value for name, value in arm.overrides.items() if name not in _NOT_OF_THE_GRID}
+def _grid_points(plan: Plan, tuned: Arm) -> dict[str, dict[str, Any]]:
+    """The points of the grid by the tuning arm's name: in which flags these differ from the tuned.
+
+    A tuning arm differs from it in the hold-out besides, which is none of the grid.
+    """
+    arms = [plan.arm(name) for name in tuned.selected_from]
+    flags = {
+        name: None
+        for arm in arms
+        for name, value in arm.overrides.items()
+        if name != "holdout" and (name not in tuned.overrides or value != tuned.overrides[name])
+    }
+    return {arm.name: {name: arm.overrides[name] for name in flags} for arm in arms}
 
 
 def _mean(values: list[float]) -> float | None:

@@ -1,11 +1,7 @@
 """Until settled: further seeds for the arms that are open, a few at a time."""
 
-import time
-
 from softmax_gradient_tampering.studies.analysis.comparison import compare_arms, open_arms
-from softmax_gradient_tampering.studies.launch.runner import POLL_S
 from softmax_gradient_tampering.studies.plan.growth import with_next_seeds
-from softmax_gradient_tampering.studies.results import claims
 from softmax_gradient_tampering.studies.results.collect import collect_tables
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
@@ -23,11 +19,7 @@ def add_seeds(study: StudyFolder, num_jobs: int) -> str:
         What was added, in a sentence; empty where every arm is settled, or has all its seeds.
     """
     known = study.plan
-    lock = study.path / "plan.lock"
-    while not claims.claim(lock):
-        time.sleep(POLL_S)
-    try:
-        study.reload()
+    with study.plan_lock():
         if study.plan.cells != known.cells:
             return "Seeds were added by another process"
         found = open_arms(compare_arms(collect_tables(study.path), only_accuracy=True))
@@ -36,7 +28,5 @@ def add_seeds(study: StudyFolder, num_jobs: int) -> str:
         if grown.cells == study.plan.cells:
             return ""
         study.rewrite(grown)
-    finally:
-        claims.release(lock)
     arms = (f"{name} after {len(known.seeds_of(known.arm(name)))} seeds" for name in found)
     return f"Not settled: {', '.join(arms)}; {len(grown.cells) - len(known.cells)} runs more"

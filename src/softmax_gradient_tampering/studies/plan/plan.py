@@ -1,7 +1,7 @@
 """The plan of a study: arms, seeds, and a cell for every one of their pairs."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -12,7 +12,11 @@ from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Conf
 from softmax_gradient_tampering.training.records.run_files import run_hash
 
 TUNED, TUNING = "tuned", "tuning"
-KINDS = ("baseline", "tampered", "equivalent", TUNED, TUNING, "scheduled")
+# Arms that claim something: each is judged against the baseline.
+JUDGED = ("tampered", "scheduled", "ordinary")
+KINDS = ("baseline", *JUDGED, "equivalent", TUNED, TUNING)
+# Flags that say how an arm is tampered with.
+ALPHA_FLAGS = ("modify_softmax", "alpha_schedule", "alpha_end", "equivalent_to")
 # Points of accuracy: smaller differences count as none unless the reader says otherwise.
 DEFAULT_MARGIN = 0.5
 
@@ -44,9 +48,10 @@ class Arm:
 
     Attributes:
         name: of the arm.
-        kind: baseline (ordinary training), tampered, equivalent (the ordinary training that
-            must coincide with the tampered one of its alpha), tuned (the baseline at its own
-            best settings), tuning (a point of the grid, on a hold-out) or scheduled.
+        kind: baseline (what the others are compared with), tampered, scheduled, ordinary (without
+            tampering, at other settings than the baseline), equivalent (the ordinary training
+            that must coincide with a tampered arm), tuned (the baseline at its own best
+            settings) or tuning (a point of the grid, on a hold-out).
         alpha: of the tampering, or that an equivalent arm is equivalent to.
         alpha_end: of a schedule; None without one.
         alpha_schedule: constant, linear or cosine.
@@ -54,6 +59,8 @@ class Arm:
         selected_from: the tuning arms that the tuned arm's settings are chosen from.
         selection: how they were chosen, once they are: metric, table and chosen.
         seeds: those that the arm is trained with, where these are not all of the study's.
+        follows: the tampered arm that an equivalent one must coincide with.
+        is_added: whether the study was first planned without the arm.
     """
 
     name: str
@@ -65,6 +72,25 @@ class Arm:
     selected_from: tuple[str, ...] = ()
     selection: Mapping[str, Any] | None = field(default=None, hash=False)
     seeds: tuple[int, ...] | None = None
+    follows: str | None = None
+    is_added: bool = False
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the arm claims something, unlike the baseline and the controls."""
+        return self.kind in JUDGED
+
+    @property
+    def is_tampered(self) -> bool:
+        """Whether the gradient of its training is tampered with."""
+        if self.kind == "equivalent":  # alpha is that of the arm that it follows
+            return False
+        return self.alpha != 1 or self.alpha_end is not None
+
+    @property
+    def other_flags(self) -> dict[str, Any]:
+        """The flags that differ from the study's, but for those of the tampering."""
+        return {name: v for name, v in self.overrides.items() if name not in ALPHA_FLAGS}
 
     @property
     def is_waiting(self) -> bool:
@@ -74,11 +100,9 @@ class Arm:
     @property
     def logit_scale(self) -> float:
         """The factor of the logits in softmax(alpha z): that of the end of the training."""
-        if self.kind == "tampered":
-            return self.alpha
-        if self.kind == "scheduled":
-            return self.alpha if self.alpha_end is None else self.alpha_end
-        return 1.0  # trained with the ordinary gradient
+        if not self.is_tampered:
+            return 1.0
+        return self.alpha if self.alpha_end is None else self.alpha_end
 
 
 @dataclass(frozen=True)
@@ -136,9 +160,19 @@ class Plan:
         """Whether the number of seeds depends on what the first ones showed."""
         return bool(self.stages) or self.settling is not None
 
+    @property
+    def baseline(self) -> Arm | None:
+        """The arm that the others are compared with."""
+        return next((arm for arm in self.arms if arm.kind == "baseline"), None)
+
     def arm(self, name: str) -> Arm:
         """The arm of a name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+    def only(self, names: Collection[str]) -> "Plan":
+        """The plan of some of the arms."""
+        arms = tuple(arm for arm in self.arms if arm.name in names)
+        return replace(self, arms=arms, cells=tuple(c for c in self.cells if c.arm in names))
 
     def cells_of(self, *names: str) -> list[Cell]:
         """The cells of some arms, in the plan's order."""
@@ -190,10 +224,6 @@ class Plan:
         cells = (*self._make_cells(tuning), *self._make_cells(others))
         return replace(self, cells=cells)
 
-    def is_same_study(self, other: "Plan") -> bool:
-        """Whether two plans ask for the same runs; selections and the command aside."""
-        return self._request() == other._request()
-
     def with_selection(self, name: str, selection: Mapping[str, Any]) -> "Plan":
         """The plan with the settings of a tuned arm chosen, and its cells added."""
         overrides = {**self.arm(name).overrides, **selection["chosen"]}
@@ -209,6 +239,14 @@ class Plan:
             for arm in self.arms
         }
 
+    @cached_property
+    def _known_ids(self) -> dict[str, str]:
+        """The ids of the plan's cells by the hashes of their settings.
+
+        The two differ where a flag is newer than the plan.
+        """
+        return {self.hash_of(self.settings_of(cell)): cell.id for cell in reversed(self.cells)}
+
     def _make_cells(self, arms: Sequence[Arm]) -> Iterator[Cell]:
         """The cells of arms, seed by seed."""
         of_arms = [(arm, set(self.seeds_of(arm))) for arm in arms]
@@ -216,14 +254,5 @@ class Plan:
         for seed, (arm, own) in itertools.product(seeds, of_arms):
             if seed in own:
                 cell = Cell("", arm.name, seed)
-                yield replace(cell, id=self.hash_of(self.settings_of(cell)))
-
-    def _request(self) -> tuple[object, ...]:
-        """What was asked for: the plan without its selection, the command and the cells."""
-        arms = tuple(
-            replace(arm, overrides={}, selection=None) if arm.selected_from else arm
-            for arm in (replace(arm, seeds=None) for arm in self.arms)
-        )
-        config = from_mapping(self.config, self.name)
-        shared = self.hash_of(to_mapping(config, leave_out=NOT_RECORDED))
-        return arms, self.seeds, self.tuning_seeds, shared
+                found = self.hash_of(self.settings_of(cell))
+                yield replace(cell, id=self._known_ids.get(found, found))

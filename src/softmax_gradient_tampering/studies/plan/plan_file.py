@@ -4,8 +4,8 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,12 @@ _ARM: Form = {
     "selected_from": optional(_TEXTS),
 }
 _SELECTION: Form = {"metric": TEXT, "chosen": MAPPING, "table": list_of(MAPPING)}
-_OWN_SEEDS: Form = {"seeds": _SEEDS}
+# What not every arm has.
+_ARM_OPTIONS: Form = {
+    "seeds": _SEEDS,
+    "follows": TEXT,
+    "is_added": Kind("true", lambda v: v is True),
+}
 _POINT: Form = {"overrides": MAPPING}
 _CELL: Form = {
     "id": Kind("a folder's name", lambda v: isinstance(v, str) and bool(_ID.fullmatch(v))),
@@ -82,12 +87,12 @@ _CELL: Form = {
 
 
 def to_json(plan: Plan) -> str:
-    """plan.json; what a study does not have is left out: stages, settling, an arm's own seeds."""
+    """plan.json; what a study or an arm does not have is left out, such as an arm's own seeds."""
     arms = []
     for arm in plan.arms:
         entry = asdict(arm) | {"selected_from": arm.selected_from or None}
-        for name in ("selection", "seeds"):
-            if entry[name] is None:
+        for name in ("selection", *_ARM_OPTIONS):
+            if entry[name] is None or entry[name] is False:
                 del entry[name]
         arms.append(entry)
     content = {"format": FORMAT, **asdict(plan), "arms": arms}
@@ -132,7 +137,7 @@ def _plan(loaded: Mapping[str, Any]) -> Plan:
     return Plan(
         name=loaded["name"],
         command=tuple(loaded["command"]),
-        arms=tuple(_arm(entry, f"arms.{n}.") for n, entry in enumerate(loaded["arms"])),
+        arms=_with_followed([_arm(arm, f"arms.{n}.") for n, arm in enumerate(loaded["arms"])]),
         seeds=tuple(loaded["seeds"]),
         tuning_seeds=tuple(loaded["tuning_seeds"]),
         config=loaded["config"],
@@ -145,7 +150,7 @@ def _plan(loaded: Mapping[str, Any]) -> Plan:
 
 def _arm(entry: Mapping[str, Any], where: str) -> Arm:
     _check_form(entry, _ARM, where)
-    _check_form(entry, _OWN_SEEDS, where, needs_all=False)
+    _check_form(entry, _ARM_OPTIONS, where, needs_all=False)
     end, selection = entry["alpha_end"], entry.get("selection")
     if selection is not None:
         _check_form(selection, _SELECTION, f"{where}selection.")
@@ -161,6 +166,22 @@ def _arm(entry: Mapping[str, Any], where: str) -> Arm:
         selected_from=tuple(entry["selected_from"] or ()),
         selection=selection,
         seeds=None if "seeds" not in entry else tuple(entry["seeds"]),
+        follows=entry.get("follows"),
+        is_added="is_added" in entry,
+    )
+
+
+def _with_followed(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms, an equivalent one with the arm that it follows.
+
+    A plan of the time when arms differed in alpha alone does not name it.
+    """
+    tampered = {arm.alpha: arm.name for arm in reversed(arms) if arm.kind == "tampered"}
+    return tuple(
+        replace(arm, follows=tampered.get(arm.alpha))
+        if arm.kind == "equivalent" and arm.follows is None
+        else arm
+        for arm in arms
     )
 
 
@@ -194,6 +215,9 @@ def _check(plan: Plan) -> None:
             raise ValueError(f"cells of an arm {cell.arm!r:.60} that is not among the arms")
         seeds[cell.arm].append(cell.seed)
     tuning = {arm.name for arm in plan.arms if arm.kind == TUNING}
+    tampered = {arm.name for arm in plan.arms if arm.kind == "tampered"}
+    if sum(arm.kind == "baseline" for arm in plan.arms) > 1:
+        raise ValueError("more than one baseline")
     for arm in plan.arms:
         _check_once(f"seeds of arm {arm.name!r:.60},", arm.seeds or ())
         if not set(plan.seeds).issuperset(arm.seeds or ()):
@@ -203,6 +227,8 @@ def _check(plan: Plan) -> None:
         is_tuned = bool(arm.selected_from) and tuning.issuperset(arm.selected_from)
         if is_tuned != (arm.kind == TUNED):
             raise ValueError(f"arm {arm.name!r:.60} is not tuned by what it is selected from")
+        if arm.follows is not None and not (arm.kind == "equivalent" and arm.follows in tampered):
+            raise ValueError(f"arm {arm.name!r:.60} follows what is no tampered arm")
         plan.config_of(arm, 0)  # every setting is one of a run
     first: dict[str, Cell] = {}
     for cell in plan.cells:

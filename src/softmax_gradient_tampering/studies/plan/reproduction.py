@@ -13,19 +13,11 @@ from softmax_gradient_tampering.recipes.catalogue import (
     recipe_path,
     split_batch,
 )
-from softmax_gradient_tampering.studies.plan.design import (
-    CONTROLS,
-    StudyOptions,
-    make_plan,
-    shared_settings,
-)
+from softmax_gradient_tampering.studies.plan.design import CONTROLS, StudyOptions, make_plan
+from softmax_gradient_tampering.studies.plan.flags import grid_line, seed_list
 from softmax_gradient_tampering.studies.plan.machine import add_machine_flags, machine_of
-from softmax_gradient_tampering.studies.plan.request import (
-    RunRequest,
-    grid_line,
-    seed_list,
-    split_words,
-)
+from softmax_gradient_tampering.studies.plan.request import RunRequest, split_words
+from softmax_gradient_tampering.studies.plan.settings import shared_settings
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
 from softmax_gradient_tampering.training.config.arguments import given_flags, parse_arguments
 from softmax_gradient_tampering.training.config.fields import Config

@@ -9,14 +9,11 @@ from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.recipes.catalogue import recipe_path
-from softmax_gradient_tampering.studies.plan.design import check_seeds, shared_settings
+from softmax_gradient_tampering.studies.plan.design import check_seeds
+from softmax_gradient_tampering.studies.plan.flags import add_shared_flags, seed_list
 from softmax_gradient_tampering.studies.plan.machine import Machine, machine_of
-from softmax_gradient_tampering.studies.plan.request import (
-    add_shared_flags,
-    check_name,
-    seed_list,
-    split_words,
-)
+from softmax_gradient_tampering.studies.plan.request import check_name, split_words
+from softmax_gradient_tampering.studies.plan.settings import shared_settings
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 

@@ -1,6 +1,7 @@
 """study.yaml: the options of `sgt study run` in a file."""
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ def read_study_file(
         name = str(key).replace("-", "_")
         if name not in known or name in ("config", "help"):
             raise UserError(f"{path}: unknown key {key!r}{nearest(name, known)}")
-        if name == "until_settled" and isinstance(value, bool):
-            words += ["--until-settled"] * value
+        if name in ("until_settled", "keep_checkpoints") and isinstance(value, bool):
+            words += [f"--{name.replace('_', '-')}"] * value
+            continue
+        if name == "arms":
+            words += _arm_words(value, f"{path}: {key}")
             continue
         words += [f"--{name.replace('_', '-')}", *_texts(name, value, f"{path}: {key}")]
     try:
@@ -38,6 +42,28 @@ def read_study_file(
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return values, _training_words(training, path)
+
+
+def _arm_words(value: Any, where: str) -> list[str]:
+    """The arms of study.yaml as words of a command line."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: expected `name: {{flag: value}}` lines, got {value!r:.60}")
+    words = []
+    for name, flags in value.items():
+        if not isinstance(flags or {}, Mapping):
+            raise UserError(f"{where}: {name}: expected `flag: value` lines, got {flags!r:.60}")
+        lines = (f"{flag}={_text(each, f'{where}: {name}: {flag}')}"
+                 for flag, each in (flags or {}).items())  # fmt: skip
+        words += ["--arm", f"{name}: {shlex.join(lines)}"]
+    return words
+
+
+def _text(value: Any, where: str) -> str:
+    """A value of an arm as it stands on a command line."""
+    if value is None or isinstance(value, Mapping):
+        raise UserError(f"{where}: expected a value, got {value!r:.60}")
+    texts = (str(each).lower() if isinstance(each, bool) else str(each) for each in _list(value))
+    return ",".join(texts)
 
 
 def _texts(name: str, value: Any, where: str) -> list[str]:

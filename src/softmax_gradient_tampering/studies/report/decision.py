@@ -122,9 +122,7 @@ def _worth(results: Results, arm: ArmResult, comparison: Comparison) -> str:
         return f"{arm.arm.name}: {own.num_diverged} of {plural(own.num_ended, 'run')} diverged."
     parts = [f"{arm.arm.name} {_points(comparison)}{interval_phrase(comparison)}"]
     for result in results.arms.values():
-        is_control = result.arm.kind == "tuned" or (
-            result.arm.kind == "equivalent" and result.arm.alpha == arm.arm.alpha
-        )
+        is_control = result.arm.kind == "tuned" or result.arm.follows == arm.arm.name
         other = result.comparison(results.baseline)
         if is_control and other is not None and other.num_pairs:
             parts.append(f"{result.arm.name}, ordinary training, {_points(other)}")

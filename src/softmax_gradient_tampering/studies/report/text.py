@@ -37,10 +37,12 @@ _HEAD = ("arm", "seeds", "diverged", "test (%)", "less the baseline", "verdict",
 
 def results_text(results: Results) -> str:
     """The first sentence, the table of the arms, and how many runs they rest on."""
-    parts = [textwrap.fill(verdict_sentence(results), _WIDTH)]
+    parts = [textwrap.fill(as_printable(verdict_sentence(results)), _WIDTH)]
     if results.study.kind == "study":
         rows = [_row(results, name) for name in results.arms]
         parts += [align([_HEAD, *rows]), textwrap.fill(_foot(results), _WIDTH)]
+        notes = (f"{note}." for note in results.study.notes)
+        parts += [textwrap.fill(as_printable(note), _WIDTH) for note in notes]
     return "\n\n".join(parts)
 
 

@@ -16,28 +16,98 @@ from softmax_gradient_tampering.studies.report.wording import (
 )
 
 _Arms = dict[Verdict, list[ArmResult]]
+_MAX_NAMES = 8  # of arms with the same verdict
 
 
 def verdict_sentence(results: Results) -> str:
-    """The report's first sentence: does tampering help here?"""
+    """The report's first sentence: does tampering help here, or which arm does?"""
     if results.study.kind != "study":
         return _single_sentence(results)
     if not any(result.runs for result in results.arms.values()):
         return "Nothing can be said yet: no run of this study is finished."
     if results.baseline is None:
-        return "Nothing can be compared: no run of the baseline, alpha 1, is finished."
+        return f"Nothing can be compared: no run of {_baseline(results)} is finished."
     if not results.judged:
-        return "Nothing can be said of tampering: no run with it is finished."
+        return _nothing_to_judge(results)
     by_verdict = {verdict: _with_verdict(results, verdict) for verdict in Verdict}
+    if not _is_of_tampering(results):
+        return _sentence_of_any_arms(results, by_verdict)
     for verdict, write in _SENTENCES.items():
         if by_verdict[verdict]:
             return write(results, by_verdict)
-    closest = max(results.judged, key=lambda r: abs(_against(results, r).mean))
+    closest = by_verdict[Verdict.NO_DIFFERENCE][0]
     several = f"; the largest of {len(results.judged)} is " if len(results.judged) > 1 else ": "
     return (
         f"Tampering makes no difference larger than {results.margin:g} points here{several}"
         f"{_effect(results, closest)}."
     )
+
+
+def _is_of_tampering(results: Results) -> bool:
+    """Whether all that is judged is tampering, against a baseline without it."""
+    assert results.baseline is not None
+    is_ordinary = not results.baseline.arm.is_tampered
+    return is_ordinary and all(result.arm.is_tampered for result in results.judged)
+
+
+def _baseline(results: Results) -> str:
+    """The baseline in words, whether it has runs or not."""
+    arm = results.study.first("baseline")
+    if arm is None or not (arm.is_tampered or arm.other_flags):
+        return "the baseline, alpha 1,"
+    return f"the baseline, {arm.name},"
+
+
+def _nothing_to_judge(results: Results) -> str:
+    judged = [arm for arm in results.study.arms if arm.is_judged]
+    if all(arm.is_tampered for arm in judged):
+        return "Nothing can be said of tampering: no run with it is finished."
+    return "Nothing can be compared: no run of another arm than the baseline is finished."
+
+
+def _sentence_of_any_arms(results: Results, by_verdict: _Arms) -> str:
+    """The sentence of arms of which not all are tampering: it names the arm that it is about."""
+    assert results.baseline is not None
+    verdict = next(each for each in (*_SENTENCES, Verdict.NO_DIFFERENCE) if by_verdict[each])
+    arm = _most_diverged(results, by_verdict) if verdict is Verdict.DIVERGES else None
+    arm = arm or by_verdict[verdict][0]
+    name, baseline = arm.arm.name, f"the baseline {results.baseline.arm.name}"
+    points, seeds = _points(results, arm), seeds_phrase(_against(results, arm))
+    suggest = "The results suggest, and do not show, that "
+    several = f"; the largest of {len(results.judged)} is " if len(results.judged) > 1 else ": "
+    text = {
+        Verdict.HELPS: f"{name} helps against {baseline}: {points}",
+        Verdict.SUGGESTS_GAIN: f"{suggest}{name} helps against {baseline}: {points}",
+        Verdict.HURTS: f"{name} hurts against {baseline}: {points}",
+        Verdict.SUGGESTS_HARM: f"{suggest}{name} hurts against {baseline}: {points}",
+        Verdict.DIVERGES: f"More runs of {name} diverged than of {baseline}: "
+        f"{_divergence(results, arm)}",
+        Verdict.NO_DIFFERENCE: f"No difference larger than {results.margin:g} points from "
+        f"{baseline}{several}{name} with {points}",
+        Verdict.INCONCLUSIVE: f"Inconclusive: {name} against {baseline}, {points}; {seeds}"
+        if points
+        else f"Inconclusive: no arm has a seed in common with {baseline} yet",
+    }[verdict]
+    if verdict in (Verdict.HELPS, Verdict.SUGGESTS_GAIN):
+        text += _below_margin(results, arm)
+        text += _tuned_control(results, arm) + _equivalent_control(results, arm)
+    return f"{text}.{_other_arms(by_verdict, arm)}"
+
+
+def _other_arms(by_verdict: _Arms, told: ArmResult) -> str:
+    """The verdicts of the arms that a sentence is not about."""
+    groups = []
+    for verdict, results in by_verdict.items():
+        names = [result.arm.name for result in results if result is not told]
+        if names:
+            more = f" and {len(names) - _MAX_NAMES} more" * (len(names) > _MAX_NAMES)
+            groups.append(f"{', '.join(names[:_MAX_NAMES])}{more} ({verdict})")
+    return f" Other arms: {'; '.join(groups)}." if groups else ""
+
+
+def _below_margin(results: Results, result: ArmResult) -> str:
+    is_small = abs(_against(results, result).mean) < results.margin
+    return f", less than the margin of {results.margin:g} points" if is_small else ""
 
 
 def _single_sentence(results: Results) -> str:
@@ -70,19 +140,23 @@ def _with_verdict(results: Results, verdict: Verdict) -> list[ArmResult]:
 
 
 def _effect(results: Results, result: ArmResult) -> str:
-    """An arm's difference in words. It was picked for its size: the interval allows for that."""
+    """An arm and its difference in words."""
+    if _against(results, result).num_pairs == 0:
+        return f"{result.arm.name} without any pair of runs{_points(results, result)}"
+    return f"{result.arm.name} with {_points(results, result)}"
+
+
+def _points(results: Results, result: ArmResult) -> str:
+    """A difference in words. The arm was picked for its size: the interval allows for that."""
     comparison = _against(results, result)
     if comparison.num_pairs == 0:
-        return f"{result.arm.name} without any pair of runs{divergence_phrase(comparison)}"
+        return divergence_phrase(comparison)
     mean = number(comparison.mean, 2, sign=True)
     doubt = doubt_phrase(comparison).replace(";", ",") if comparison.verdict in _CLAIMS else ""
     interval = interval_phrase(comparison, len(results.judged))
     diverged = divergence_phrase(comparison).replace(";", ",")
     survivors = survivors_phrase(comparison)
-    return (
-        f"{result.arm.name} with {mean} points of test accuracy{survivors}{interval}{diverged}"
-        f"{doubt}"
-    )
+    return f"{mean} points of test accuracy{survivors}{interval}{diverged}{doubt}"
 
 
 def _helps(results: Results, by_verdict: _Arms) -> str:
@@ -96,8 +170,7 @@ def _suggests_gain(results: Results, by_verdict: _Arms) -> str:
 
 def _gain(results: Results, by_verdict: _Arms, verdict: Verdict, words: str) -> str:
     best = by_verdict[verdict][0]
-    small = abs(_against(results, best).mean) < results.margin
-    less = f", less than the margin of {results.margin:g} points" if small else ""
+    less = _below_margin(results, best)
     opening = f"{words} against the baseline as configured: {_effect(results, best)}{less}"
     tuned, equivalent = _tuned_control(results, best), _equivalent_control(results, best)
     bad = (Verdict.HURTS, Verdict.SUGGESTS_HARM, Verdict.DIVERGES)
@@ -142,11 +215,7 @@ def _tuned_control(results: Results, best: ArmResult) -> str:
 def _equivalent_control(results: Results, best: ArmResult) -> str:
     """Whether ordinary training at the equivalent settings gains as much."""
     control = next(
-        (
-            result
-            for result in results.arms.values()
-            if (result.arm.kind, result.arm.alpha) == ("equivalent", best.arm.alpha)
-        ),
+        (result for result in results.arms.values() if result.arm.follows == best.arm.name),
         None,
     )
     comparison = None if control is None else control.comparison(results.baseline)
@@ -166,21 +235,28 @@ def _equivalent_control(results: Results, best: ArmResult) -> str:
 
 
 def _diverges(results: Results, by_verdict: _Arms) -> str:
-    worst = max(by_verdict[Verdict.DIVERGES], key=lambda r: _against(results, r).divergence.share)
-    comparison = _against(results, worst)
+    worst = _most_diverged(results, by_verdict)
+    rest = _rest(results, by_verdict, Verdict.DIVERGES)
+    return f"With tampering, more runs diverged than without: {_divergence(results, worst)}{rest}."
+
+
+def _most_diverged(results: Results, by_verdict: _Arms) -> ArmResult:
+    return max(by_verdict[Verdict.DIVERGES], key=lambda r: _against(results, r).divergence.share)
+
+
+def _divergence(results: Results, result: ArmResult) -> str:
+    """How many of an arm's runs diverged, and how the others fared."""
+    comparison = _against(results, result)
     own, reference = comparison.divergence, comparison.reference_divergence
-    opening = (
-        f"With tampering, more runs diverged than without: {own.num_diverged} of "
-        f"{plural(own.num_ended, 'run')} of {worst.arm.name}, of the baseline "
-        f"{reference.num_diverged} of {reference.num_ended}"
+    text = (
+        f"{own.num_diverged} of {plural(own.num_ended, 'run')} of {result.arm.name}, of the "
+        f"baseline {reference.num_diverged} of {reference.num_ended}"
     )
-    if comparison.num_pairs:
-        mean = number(comparison.mean, 2, sign=True)
-        opening += (
-            f"; the survivors differ by {mean} points of test accuracy"
-            f"{interval_phrase(comparison, len(results.judged))}"
-        )
-    return f"{opening}{_rest(results, by_verdict, Verdict.DIVERGES)}."
+    if not comparison.num_pairs:
+        return text
+    mean = number(comparison.mean, 2, sign=True)
+    interval = interval_phrase(comparison, len(results.judged))
+    return f"{text}; the survivors differ by {mean} points of test accuracy{interval}"
 
 
 def _hurts(results: Results, by_verdict: _Arms) -> str:

@@ -215,6 +215,13 @@ def _notes(folder: StudyFolder) -> Iterator[str]:
             f"Seeds were added to this study after its first {before}. Its intervals and the p "
             "values of its verdicts are those of a sequence, which holds however often one looks"
         )
+    added = [arm.name for arm in plan.arms if arm.is_added and arm.is_judged]
+    if added:
+        yield (
+            f"Added to this study after its first arms: {', '.join(added)}. Holm's correction is "
+            "over all arms that it has now; it does not allow for arms that are added until one "
+            "of them helps"
+        )
     strays = _folders(folder.cells_path) - {cell.id for cell in plan.cells}
     if strays:
         yield (
@@ -268,13 +275,8 @@ def _read_tables(folder: StudyFolder) -> Iterator[StudyCell]:
 
 
 def _followed_arms(plan: Plan) -> dict[str, str]:
-    """Of every equivalent arm's name, that of the tampered arm of its alpha."""
-    tampered = {arm.alpha: arm.name for arm in reversed(plan.arms) if arm.kind == "tampered"}
-    return {
-        arm.name: tampered[arm.alpha]
-        for arm in plan.arms
-        if arm.kind == "equivalent" and arm.alpha in tampered
-    }
+    """Of every equivalent arm's name, that of the arm that it follows."""
+    return {arm.name: arm.follows for arm in plan.arms if arm.follows is not None}
 
 
 def _compare(

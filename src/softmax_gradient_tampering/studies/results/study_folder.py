@@ -4,13 +4,13 @@ import json
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
-from softmax_gradient_tampering.studies.plan.growth import merge
+from softmax_gradient_tampering.studies.plan.growth import difference, merge
 from softmax_gradient_tampering.studies.plan.plan import Cell, Plan, State
 from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME, read_plan, to_json
 from softmax_gradient_tampering.studies.results import claims
@@ -22,8 +22,7 @@ from softmax_gradient_tampering.studies.results.cell_record import (
 )
 
 _LAST = "last.pth.tar"
-
-
+_POLL_S = 1.0
 _BEGUN = re.compile(r"\.{1,2}(plan|search)\.json\.")
 
 
@@ -92,6 +91,18 @@ class StudyFolder:
                     with suppress(OSError):  # it takes room, and nothing else
                         checkpoint.unlink()
 
+    @contextmanager
+    def plan_lock(self) -> Iterator[None]:
+        """Hold the plan against other processes, and read what they have made of it."""
+        lock = self.path / "plan.lock"
+        while not claims.claim(lock):
+            time.sleep(_POLL_S)
+        try:
+            self.reload()
+            yield
+        finally:
+            claims.release(lock)
+
     def reload(self) -> None:
         """Read plan.json again: another process may have chosen the tuned settings."""
         self.plan = read_plan(self.path / FILE_NAME)
@@ -103,7 +114,7 @@ class StudyFolder:
 
 
 def create_study(path: Path, plan: Plan) -> StudyFolder:
-    """The folder of a new study, or of the same one begun before, perhaps with fewer seeds.
+    """The folder of a new study, or of one begun before, perhaps with fewer arms or seeds.
 
     Raises:
         UserError: the folder holds another study, or something else.
@@ -118,15 +129,35 @@ def create_study(path: Path, plan: Plan) -> StudyFolder:
             raise UserError(f"{path}: cannot be made ({error})") from error
         _write_once(existing, to_json(plan))
     study = open_study(path)
+    if _merged(study, plan) != study.plan:
+        with study.plan_lock():
+            study.rewrite(_merged(study, plan))
+    return study
+
+
+def missing_arms(path: Path, plan: Plan) -> list[str]:
+    """The names of a plan's arms that the study of a folder does not have: all of a new study.
+
+    Raises:
+        UserError: the folder holds another study.
+    """
+    has = set[str]()
+    if (path / FILE_NAME).exists():
+        study = open_study(path)
+        _merged(study, plan)
+        has = {arm.name for arm in study.plan.arms}
+    return [arm.name for arm in plan.arms if arm.name not in has]
+
+
+def _merged(study: StudyFolder, plan: Plan) -> Plan:
+    """The plan of a study with what another one asks of it."""
     merged = merge(study.plan, plan)
     if merged is None:
         raise UserError(
-            f"{path} holds another study of that name: {difference(study.plan, plan)}; choose "
-            "another --name"
+            f"{study.path} holds another study of that name: {difference(study.plan, plan)}; "
+            "choose another --name"
         )
-    if merged != study.plan:
-        study.rewrite(merged)
-    return study
+    return merged
 
 
 def is_free(path: Path) -> bool:
@@ -146,24 +177,6 @@ def open_study(path: Path) -> StudyFolder:
     if not (path / FILE_NAME).exists():
         raise UserError(f"{path}: no study there; it would hold a plan.json")
     return StudyFolder(path, read_plan(path / FILE_NAME))
-
-
-def difference(there: Plan, here: Plan) -> str:
-    """In what two plans differ, in a few words."""
-    parts: list[tuple[Any, ...]] = [
-        (name, there.config.get(name), here.config.get(name))
-        for name in sorted(set(there.config) | set(here.config))
-    ]
-    parts += [
-        ("arms", *(" ".join(arm.name for arm in plan.arms) for plan in (there, here))),
-        ("seeds", list(there.seeds), list(here.seeds)),
-        ("tuning seeds", list(there.tuning_seeds), list(here.tuning_seeds)),
-        ("processes per run", there.processes_per_run, here.processes_per_run),
-    ]
-    for name, value, other in parts:
-        if value != other:
-            return f"{name} {value!r:.80} there, {other!r:.80} here"
-    return "other settings of its arms"
 
 
 def _write_once(path: Path, text: str) -> None:

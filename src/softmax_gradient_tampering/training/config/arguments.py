@@ -17,6 +17,7 @@ from softmax_gradient_tampering.training.config.help_page import SOURCES, help_p
 FIELDS = {field.name: field for field in fields(Config)}
 TYPES = get_type_hints(Config)
 PUBLISHED_KEY = "published"
+_SWITCH = {"true": True, "false": False}
 
 
 def parse_arguments(
@@ -56,6 +57,27 @@ def given_flags(argv: Sequence[str], program: str = "sgt train") -> dict[str, An
     """
     parser = build_parser(program)
     return vars(parser.parse_args([_hyphenated(word) for word in argv]))
+
+
+def flag_value(name: str, text: str) -> Any:
+    """The value of a flag from a text, as a plain value.
+
+    Args:
+        name: of a field of Config.
+        text: several values with commas between them where the flag has several; true or false
+            of a switch.
+
+    Raises:
+        UserError: it is no value of the flag.
+    """
+    size, kind = _kind(TYPES[name])
+    option = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        if text not in _SWITCH:
+            raise UserError(f"{option}: expected true or false, got {text!r:.60}")
+        return _SWITCH[text]
+    words = [f"{option}={text}"] if size == 1 else [option, *text.split(",")]
+    return given_flags(words)[name]
 
 
 def load_config(path: Path) -> Config:

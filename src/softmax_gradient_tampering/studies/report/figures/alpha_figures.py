@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from softmax_gradient_tampering.studies.analysis.comparison import Results
+from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.analysis.measurements import (
     ACCURACY,
     Measurement,
@@ -99,13 +99,22 @@ _CONTROLS = (
 def _points(results: Results, kind: str, key: str) -> list[_Point]:
     """The points of a kind of arm, the baseline among the tampered ones, by alpha."""
     kinds = ("tampered", "baseline") if kind == "tampered" else (kind,)
+    others = {r.arm.name for r in results.arms.values() if not _differs_in_alpha_alone(results, r)}
     points = []
-    for result in results.arms.values():
+    for name, result in results.arms.items():
         spread = result.spreads.get(key)
-        if result.arm.kind in kinds and spread is not None and spread.num_values:
-            alpha = 1.0 if result.arm.kind == "baseline" else result.arm.alpha
-            points.append(_Point(alpha, *spread.interval))
+        if others.intersection((name, result.arm.follows)) or result.arm.kind not in kinds:
+            continue
+        if spread is not None and spread.num_values:
+            points.append(_Point(result.arm.alpha, *spread.interval))
     return sorted((p for p in points if p.alpha > 0), key=lambda point: point.alpha)
+
+
+def _differs_in_alpha_alone(results: Results, result: ArmResult) -> bool:
+    """Whether an arm may stand on the line of alphas; one with other flags does not."""
+    if result.arm.kind != "tampered" or results.baseline is None:
+        return True
+    return result.arm.other_flags == results.baseline.arm.other_flags
 
 
 def _has_alphas(results: Results, key: str) -> bool:

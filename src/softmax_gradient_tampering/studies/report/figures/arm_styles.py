@@ -24,19 +24,19 @@ def arm_styles(results: Results) -> dict[str, Style]:
     tampered = sorted(
         (r.arm for r in results.arms.values() if r.arm.kind == "tampered"), key=lambda a: -a.alpha
     )
+    ordinary = [r.arm for r in results.arms.values() if r.arm.kind == "ordinary"]
     styles = {}
-    by_alpha = {}
-    for number, arm in enumerate(tampered):
+    for number, arm in enumerate([*tampered, *ordinary]):
         color = 1 + number % NUM_COLORS
         marker, dash = MARKERS[number % len(MARKERS)], _DASHES[number % len(_DASHES)]
-        styles[arm.name] = by_alpha[arm.alpha] = Style(color, marker, dash)
-    number = len(tampered)
+        styles[arm.name] = Style(color, marker, dash, is_hollow=arm.kind == "ordinary")
+    number = len(styles)
     for result in results.arms.values():
         arm = result.arm
         if arm.kind in ("baseline", "tuned"):
             styles[arm.name] = BASELINE if arm.kind == "baseline" else TUNED
         elif arm.kind == "equivalent":
-            followed = by_alpha.get(arm.alpha, BASELINE)
+            followed = styles.get(arm.follows or "", BASELINE)
             styles[arm.name] = Style(followed.color, followed.marker, _DOTTED, is_hollow=True)
         elif arm.kind == "scheduled":
             color = 1 + number % NUM_COLORS
