@@ -91,8 +91,8 @@ def loss_norm_figure(results: Results) -> FigureBlock | None:
 
 
 _CONTROLS = (
-    "Alpha 1 is the baseline. Equivalent arms stand at the alpha that they follow; the dashed "
-    "line is the tuned baseline. Scheduled arms have no one alpha and are not shown."
+    "Arms that differ from the baseline in alpha alone. Equivalent arms stand at the alpha that "
+    "they follow; the dashed line is the tuned baseline. Scheduled arms have no one alpha."
 )
 
 
@@ -123,7 +123,8 @@ def _has_alphas(results: Results, key: str) -> bool:
 
 def _legend(results: Results) -> list[tuple[Style, str]]:
     kinds = {result.arm.kind for result in results.arms.values() if result.runs}
-    legend = [(TAMPERED, "tampered, and the baseline at alpha 1")]
+    baseline = 1.0 if results.baseline is None else results.baseline.arm.alpha
+    legend = [(TAMPERED, f"tampered, and the baseline at alpha {baseline:g}")]
     if "equivalent" in kinds:
         legend.append((EQUIVALENT, "equivalent ordinary training"))
     if "tuned" in kinds:
@@ -142,7 +143,7 @@ def _alpha_panel(results: Results, key: str, is_log: bool = False) -> Panel:
     y = _value_scale([*points, *equivalent, *tuned], measurement, is_log)
     chart = Chart(measurement.label + unit, x, numbers(y, ""))
     if key == "logit_norm" and results.baseline is not None:
-        norm = results.baseline.spreads[key].interval.mean
+        norm = results.baseline.arm.alpha * results.baseline.spreads[key].interval.mean
         chart.line(alphas, [norm / alpha for alpha in alphas], Style(INK, "circle", (1, 2)))
     for point in tuned:
         ends = [x.scale.low, x.scale.high]
