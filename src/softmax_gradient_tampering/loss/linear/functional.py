@@ -42,6 +42,10 @@ def tampered_linear_cross_entropy(
     beside it and the gradients there are a few numbers a row, and for half types, which are
     computed in float32 inside, hidden and its gradient in float32.
 
+    On a CPU, float32 logits against class indices are kept between the passes as far as the memory
+    of weight's gradient holds them, D / N of them, which saves that product: it is taken in the
+    forward pass already, and the gradient is written over the logits.
+
     Inputs are not written to, and nothing is read back from a device. It works under
     autocast, as F.linear does, and torch.compile. Under torch.func, for a second derivative,
     and where target or class_weight requires a gradient, the logits are made after all;

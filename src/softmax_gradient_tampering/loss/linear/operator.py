@@ -17,11 +17,13 @@ from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
 from softmax_gradient_tampering.loss.kernels import reference
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, loss_divisor
 from softmax_gradient_tampering.loss.linear import kernel as linear
+from softmax_gradient_tampering.loss.linear import native
 from softmax_gradient_tampering.loss.linear.arguments import check_head, check_target
 from softmax_gradient_tampering.loss.linear.kernel import Head, Needed, RowStatistics
 from softmax_gradient_tampering.loss.torch_internals import (
     has_tangent,
     is_batch_of_gradients,
+    is_eager,
     is_plain,
     is_transformed,
 )
@@ -85,10 +87,15 @@ class _Recorded(torch.autograd.Function):
         alpha: Alpha,
         options: Options,
     ) -> tuple[Tensor, ...]:
-        head, ctx.options = (hidden, weight, bias), options
-        loss, *stats = _FORWARD.run(
-            *head, is_differentiated, target, alpha, options._replace(weight=class_weight)
-        )
+        head, ctx.options, ctx.memory = Head(hidden, weight, bias), options, None
+        of_loss = target, alpha, options._replace(weight=class_weight)
+        keeps_logits = is_differentiated and ctx.needs_input_grad[1] and is_eager(hidden)
+        if keeps_logits and native.takes(head, *of_loss):
+            # Outside of what torch saves, as the backward pass writes over it.
+            ctx.memory = native.memory_for_logits(head)
+            loss, *stats = _run_forward(*head, True, *of_loss, memory=ctx.memory)
+        else:
+            loss, *stats = _FORWARD.run(*head, is_differentiated, *of_loss)
         ctx.number = None if isinstance(alpha, Tensor) else alpha
         # A tensor is saved for torch to see where it is written to before the backward pass.
         alpha_tensor = alpha if ctx.number is None else None
@@ -105,7 +112,8 @@ class _Recorded(torch.autograd.Function):
         stats = RowStatistics(largest, log_sum, mass)
         options = ctx.options._replace(weight=class_weight)
         alpha, needed = ctx.number if alpha is None else alpha, ctx.needs_input_grad[:3]
-        grads = _gradients(grad_loss, Head(*head), stats, needed, target, alpha, options)
+        memory, ctx.memory = ctx.memory, None  # a further backward pass makes the logits again
+        grads = _gradients(grad_loss, Head(*head), stats, needed, target, alpha, options, memory)
         wanted = [
             grad if is_wanted else None for grad, is_wanted in zip(grads, needed, strict=True)
         ]
@@ -120,6 +128,7 @@ def _gradients(
     target: Tensor,
     alpha: Alpha,
     options: Options,
+    memory: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """The gradients; by way of the logits where torch may have to differentiate them.
 
@@ -131,6 +140,8 @@ def _gradients(
     )
     if not (is_recorded or is_transformed() or is_batch_of_gradients(grad_loss)):
         arguments = grad_loss, *head, *stats, [*needed], target, alpha, options
+        if memory is not None:
+            return _run_backward(*arguments, memory=memory)
         grads: tuple[Tensor, ...] = _BACKWARD.run(*arguments)
         return grads
     logits = F.linear(*head)
@@ -158,20 +169,24 @@ def _run_forward(
     bias: Tensor | None,
     is_differentiated: bool,
     target: Tensor,
-    alpha: Alpha,
+    alpha: Any,
     options: Options,
+    **memory: Tensor,
 ) -> tuple[Tensor, ...]:
+    head = Head(hidden, weight, bias)
+    kernel = native if native.takes(head, target, alpha, options) else linear
     with torch.autocast(hidden.device.type, enabled=False):
-        head = Head(hidden, weight, bias)
-        loss, stats = linear.forward(head, target, alpha, options, is_differentiated)
+        loss, stats = kernel.forward(head, target, alpha, options, is_differentiated, **memory)
     return loss, *stats
 
 
-def _run_backward(grad_loss: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def _run_backward(grad_loss: Tensor, *arguments: Any, **memory: Tensor) -> tuple[Tensor, ...]:
     head, stats = Head(*arguments[:3]), RowStatistics(*arguments[3:6])
     needed, target, alpha, options = arguments[6:]
+    kernel = native if native.takes(head, target, alpha, options) else linear
+    rest = target, alpha, stats, options, Needed(*needed)
     with torch.autocast(head.hidden.device.type, enabled=False):
-        grads = linear.backward(grad_loss, head, target, alpha, stats, options, Needed(*needed))
+        grads = kernel.backward(grad_loss, head, *rest, **memory)
     return _or_empty(*grads, like=head.hidden)
 
 

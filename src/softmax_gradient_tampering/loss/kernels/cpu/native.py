@@ -19,7 +19,7 @@ from softmax_gradient_tampering.loss.torch_internals import is_all_zero, is_tran
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Below it alpha may be 0 in float32, and 0 * -inf is no limit.
-_SMALLEST_ALPHA = 1e-30
+SMALLEST_ALPHA = 1e-30
 
 
 def takes(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> bool:
@@ -27,7 +27,7 @@ def takes(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> bool:
     return (
         z.dtype in _DTYPES
         and type(alpha) is float
-        and alpha >= _SMALLEST_ALPHA
+        and alpha >= SMALLEST_ALPHA
         and z.numel() > 0
         and z.layout is torch.strided
         and (is_index(target) or target.dtype is torch.float32)
@@ -96,7 +96,7 @@ class PlainLogits:
             and z.is_contiguous()
             and target.is_contiguous()
             and z.numel() > 0
-            and alpha >= _SMALLEST_ALPHA
+            and alpha >= SMALLEST_ALPHA
             and not (z.is_neg() or is_all_zero(z) or is_all_zero(target))
             and native_library() is not None
         )

@@ -60,9 +60,34 @@ class Problem(ctypes.Structure):
     )
 
 
+class ClassBlock(ctypes.Structure):
+    """As ClassBlock of `source/classes.h`: the logits of some classes of every row."""
+
+    _fields_ = (
+        ("z", ctypes.c_void_p),
+        ("labels", ctypes.c_void_p),
+        ("num_rows", ctypes.c_int64),
+        ("first_class", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        ("ignore_index", ctypes.c_int64),
+        ("num_threads", ctypes.c_int32),
+    )
+
+
+class RowSums(ctypes.Structure):
+    """As RowSums of `source/classes.h`: what is summed over the classes, by rows."""
+
+    _fields_ = (
+        ("largest", ctypes.c_void_p),
+        ("exp", ctypes.c_void_p),
+        ("exp_tampered", ctypes.c_void_p),
+        ("label_logit", ctypes.c_void_p),
+    )
+
+
 @functools.cache
 def native_library() -> ctypes.CDLL | None:
-    """The functions `sgt_forward` and `sgt_backward`, or None where they cannot be had.
+    """The functions of `source/native.cpp`, or None where they cannot be had.
 
     The first call of a process loads them, and builds them where that was not done before. What
     every process would go through again is said in a warning.
@@ -218,6 +243,7 @@ def _load(path: Path) -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(path))
         forward, backward = library.sgt_forward, library.sgt_backward
+        add, write = library.sgt_add_classes, library.sgt_write_classes
     except (OSError, AttributeError):
         return None
     pointer, problem = ctypes.c_void_p, ctypes.POINTER(Problem)
@@ -227,12 +253,16 @@ def _load(path: Path) -> ctypes.CDLL | None:
         *(problem, pointer, ctypes.c_int64, pointer),
         *(ctypes.c_double, pointer),
     )
-    backward.restype = None
+    block = ctypes.POINTER(ClassBlock)
+    add.argtypes = (block, ctypes.c_double, ctypes.POINTER(RowSums))
+    write.argtypes = (block, ctypes.c_double, pointer, pointer, pointer, pointer)
+    for function in (backward, add, write):
+        function.restype = None
     return library if _is_right(library) else None
 
 
 def _is_right(library: ctypes.CDLL) -> bool:
-    """Whether it computes one loss and gradient as torch does: compilers err too."""
+    """Whether it computes one loss and gradient, in either way, as torch does: compilers err."""
     # Named, since torch's defaults may be others.
     z = torch.arange(3 * 37, dtype=torch.float32, device="cpu").sin().mul(8).reshape(3, 37)
     target, alpha = torch.tensor([36, 0, 20], device="cpu"), 0.25
@@ -246,10 +276,19 @@ def _is_right(library: ctypes.CDLL) -> bool:
         ctypes.byref(problem), scale.data_ptr(), 0, divisor.data_ptr(), alpha, grad.data_ptr()
     )
     expected = (torch.softmax(alpha * z, 1) - F.one_hot(target, 37)) / 3
+    largest, at_label = torch.full_like(losses, -100), torch.full_like(losses, 1 / 3)
+    exp = torch.zeros(2, 3, dtype=torch.float64, device="cpu")
+    block = ClassBlock(z.data_ptr(), target.data_ptr(), 3, 0, 37, -100, 1)
+    pointers = (largest.data_ptr(), exp.data_ptr(), exp[1].data_ptr(), losses.data_ptr())
+    library.sgt_add_classes(block, alpha, RowSums(*pointers))
+    by_blocks, factor = torch.empty_like(z), (1 / 3 / exp[1]).float()
+    rows = (tensor.data_ptr() for tensor in (largest, factor, at_label, by_blocks))
+    library.sgt_write_classes(block, alpha, *rows)
     return (
         wrong == -1
         and torch.allclose(loss, F.cross_entropy(z, target), rtol=1e-5, atol=0)
-        and torch.allclose(grad, expected, rtol=1e-4, atol=1e-7)
+        and torch.allclose((exp[0].log() + largest - losses).mean().float(), loss, rtol=1e-5)
+        and all(torch.allclose(x, expected, rtol=1e-4, atol=1e-7) for x in (grad, by_blocks))
     )
 
 

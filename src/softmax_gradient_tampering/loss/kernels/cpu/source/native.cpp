@@ -13,6 +13,7 @@
 
 #include <sys/mman.h>
 
+#include "classes.h"
 #include "planes.h"
 #include "rows.h"
 
@@ -110,6 +111,32 @@ void sgt_backward(const Problem* problem, const float* grad_loss, int64_t grad_l
   if (problem->dtype == 0) backward<float>(*problem, incoming, gradient);
   if (problem->dtype == 1) backward<Bfloat16>(*problem, incoming, gradient);
   if (problem->dtype == 2) backward<_Float16>(*problem, incoming, gradient);
+}
+
+// Add the logits of a block to the rows' sums.
+void sgt_add_classes(const ClassBlock* block, double alpha, const RowSums* sums) {
+  const RowsOfBlock rows(*block);
+#pragma omp parallel for schedule(static) num_threads(block->num_threads) \
+    if (block->num_rows * block->size > kSerial)
+  for (int64_t row = 0; row < block->num_rows; ++row)
+    if (!rows.is_ignored(row)) rows.add(row, static_cast<float>(alpha), *sums);
+}
+
+// The gradient of a block's logits (N, size), which may be in their place. Of every row (N,): the
+// largest logit m, what exp(alpha (z - m)) is multiplied by, and what is subtracted at the label.
+void sgt_write_classes(const ClassBlock* block, double alpha, const float* largest,
+                       const float* factor, const float* at_label, float* gradient) {
+  const RowsOfBlock rows(*block);
+#pragma omp parallel for schedule(static) num_threads(block->num_threads) \
+    if (block->num_rows * block->size > kSerial)
+  for (int64_t row = 0; row < block->num_rows; ++row) {
+    float* to = gradient + row * block->size;
+    if (rows.is_ignored(row))
+      std::fill_n(to, block->size, 0.0f);
+    else
+      rows.write_gradient(row, static_cast<float>(alpha), largest[row], factor[row],
+                          at_label[row], to);
+  }
 }
 
 }  // extern "C"
