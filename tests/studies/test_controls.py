@@ -37,6 +37,7 @@ TRAININGS = {
     "noise, one epoch ahead": ("--lr-noise", 0.1, "--sched-order", "published", *SGD),
     "mixing": ("--mixup", 0.3, "--smoothing", 0.1, "--drop", 0.2, *SGD),
     "averaged": ("--model-ema", "--model-ema-decay", 0.9, *SGD),
+    "weighted": ("--class-weights", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]", "--smoothing", 0.1, *SGD),
     "accumulated, bfloat16": ("--grad-accum-steps", 2, "--amp-dtype", "bfloat16", *SGD),
     "adaptive clipping": ("--clip-grad", 0.05, "--clip-mode", "agc", *SGD),
     "adaptive clipping, adamw": ("--clip-grad", 0.05, "--clip-mode", "agc", *ADAMW),

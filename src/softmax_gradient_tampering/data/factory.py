@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from timm.data import create_transform
 
 from softmax_gradient_tampering.data.folder.image_folder import open_folder
@@ -57,6 +58,9 @@ class Dataset(Protocol):
     statistics: Statistics | None
     num_bad: int | None
 
+    def count_train_classes(self) -> list[int] | None:
+        """Training samples of each class; None where their labels are not known beforehand."""
+
     def train_loader(self, options: DataOptions) -> TrainLoader: ...
 
     def evaluation_loader(self, options: DataOptions) -> Loader: ...
@@ -82,6 +86,9 @@ class MemoryDataset:
         self.num_train, self.num_val = len(self.train.labels), len(self.val.labels)
         channels, height, width = self.train.images.shape[1:]
         self.image_size: tuple[int, int, int] | None = (channels, height, width)
+
+    def count_train_classes(self) -> list[int]:
+        return count_labels(self.train.labels, self.num_classes)
 
     def train_loader(self, options: DataOptions) -> TrainLoader:
         augmentation = Augmentation()
@@ -125,6 +132,12 @@ class SampleDataset:
         """The image files of both splits; None for sets that are not made of files."""
         are_files = isinstance(self.train, LabelledFiles) and isinstance(self.val, LabelledFiles)
         return (self.train, self.val) if are_files else None
+
+    def count_train_classes(self) -> list[int] | None:
+        labels = getattr(self.train, "targets", None)
+        if isinstance(self.train, LabelledFiles):
+            labels = self.train.labels
+        return None if labels is None else count_labels(labels, self.num_classes)
 
     def keep_files(self, train: LabelledFiles, val: LabelledFiles) -> None:
         """Leave out all files but these of `files`."""
@@ -222,6 +235,12 @@ def class_names(split: Any) -> tuple[str, ...]:
         return tuple(str(name) for name in sorted(labels, key=lambda name: labels[name]))
     names = getattr(split, "classes", None) or ()
     return tuple(str(name[0] if isinstance(name, tuple) else name) for name in names)
+
+
+def count_labels(labels: Any, num_classes: int) -> list[int]:
+    """How often each class is among labels."""
+    counts: list[int] = torch.as_tensor(labels).bincount(minlength=num_classes).tolist()
+    return counts
 
 
 def _count_classes(split: Any) -> int:

@@ -229,7 +229,7 @@ def _train(
 
 def _head_lines(setup: Setup) -> list[str]:
     data, model = setup.data.dataset, setup.trainer.model
-    lines = console.head_lines(setup.config, data, model, setup.processes.number)
+    lines = console.head_lines(setup.circumstances, data, model)
     return lines + console.warning_lines(
         setup.config, setup.schedule.num_epochs, setup.trainer.precision
     )

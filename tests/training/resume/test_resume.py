@@ -30,6 +30,7 @@ VARIANTS = {
     "plateau": ("--sched", "plateau", "--patience-epochs", 0, "--lr", 2),
     "noisy plateau": ("--sched", "plateau", "--patience-epochs", 0, "--lr-noise", 0.1),
     "published": ("--sched-order", "published", "--sched", "step", "--decay-epochs", 1),
+    "weighted": ("--class-weights", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]", "--smoothing", 0.1),
     "sparse": ("--eval-every", 2, "--checkpoint-hist", 1),
 }
 

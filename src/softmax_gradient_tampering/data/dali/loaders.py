@@ -25,7 +25,7 @@ from softmax_gradient_tampering.data.dali.windows import (
     centred_windows,
     random_windows,
 )
-from softmax_gradient_tampering.data.factory import SampleDataset, Statistics
+from softmax_gradient_tampering.data.factory import SampleDataset, Statistics, count_labels
 from softmax_gradient_tampering.data.folder.labelled_files import LabelledFiles
 from softmax_gradient_tampering.data.inspection.images import Inspection
 from softmax_gradient_tampering.data.loader import Batch, Loader, TrainLoader
@@ -206,6 +206,9 @@ class DaliDataset:
         self.num_train, self.num_val = dataset.num_train, dataset.num_val
         self.on_gpu = on_gpu
         self.antialias = antialias
+
+    def count_train_classes(self) -> list[int]:
+        return count_labels(self.train.files.labels, self.num_classes)
 
     def train_loader(self, options: DataOptions) -> TrainLoader:
         return DaliTrainLoader(self.train, options, self.on_gpu, self.antialias)

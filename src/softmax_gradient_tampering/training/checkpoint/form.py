@@ -129,7 +129,12 @@ _OURS: Form = {
     "folded_alpha": optional(NUMBER),
     "times": MAPPING,
 }
-_OPTIONAL: Form = {"device": NAME, "loss_kernel": NAME, "num_samples": COUNT}
+_OPTIONAL: Form = {
+    "device": NAME,
+    "loss_kernel": NAME,
+    "num_samples": COUNT,
+    "class_weights": optional(list_of(NUMBER)),
+}
 _POSITION: Form = dict.fromkeys(("epoch", "batch", "step", "skipped_steps"), COUNT)
 _SAMPLES: Form = dict.fromkeys(("taken", "samples"), COUNT)  # the first checkpoints had none
 _TIMES: Form = {

@@ -38,6 +38,7 @@ class Circumstances:
         device: the kind of device, as "cuda".
         loss_kernel: what computes the tampered loss, or "torch" where nothing is tampered with.
         num_samples: of training.
+        class_weights: what an image of each class counts in the loss; None where all count alike.
     """
 
     config: Config
@@ -45,6 +46,7 @@ class Circumstances:
     device: str
     loss_kernel: str
     num_samples: int
+    class_weights: list[float] | None = None
 
     def recorded(self) -> dict[str, Any]:
         """All but the configuration, as a checkpoint holds it."""

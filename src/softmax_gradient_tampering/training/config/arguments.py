@@ -128,7 +128,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
             is_negative = name.startswith("no_")
             kwargs["action"] = "store_true" if is_negative else argparse.BooleanOptionalAction
         else:
-            kwargs["type"] = kind
+            kwargs["type"] = field.metadata["read"] or kind
             kwargs["choices"] = field.metadata["choices"] or None
             if size != 1:
                 kwargs["nargs"] = size or ("*" if field.default == () else "+")
@@ -182,6 +182,8 @@ def _checked(name: str, value: Any, where: str) -> Any:
         if choices and element not in choices:
             allowed = ", ".join(repr(choice) for choice in choices)
             raise UserError(f"{where}: {element!r} is not one of {allowed}")
+    if single and field.metadata["read"]:
+        return field.metadata["read"](elements[0])
     return elements[0] if single else tuple(elements)
 
 

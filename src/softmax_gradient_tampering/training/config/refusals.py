@@ -83,6 +83,8 @@ def _check_combinations(config: Config) -> None:
             f"--jsd with --modify-softmax {config.modify_softmax}: the divergence between splits "
             "has no target distribution to temper against; use one of the two"
         )
+    if config.jsd and config.class_weights:
+        raise UserError("--jsd with --class-weights: its loss takes no weights; use one of the two")
     if config.loss_kernel != "auto" and not config.modify_softmax:
         raise UserError(
             f"--loss-kernel {config.loss_kernel} without --modify-softmax: the ordinary "

@@ -6,9 +6,10 @@ from pathlib import Path
 from torch import nn
 
 from softmax_gradient_tampering.data.factory import Dataset
-from softmax_gradient_tampering.training.checkpoint.state import RunState
+from softmax_gradient_tampering.training.checkpoint.state import Circumstances, RunState
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.console.progress import as_clock
+from softmax_gradient_tampering.training.measure.classes import unique_names
 from softmax_gradient_tampering.training.measure.evaluation import Evaluation
 from softmax_gradient_tampering.training.measure.evaluator import EpochEvaluation
 from softmax_gradient_tampering.training.step.precision import Precision, is_slow_on_this_cpu
@@ -18,8 +19,10 @@ _MAX_RECALLS, _NUM_LOWEST = 12, 5  # classes whose recall is named: all of so ma
 _UNEVEN_POINTS = 1.0
 
 
-def head_lines(config: Config, dataset: Dataset, model: nn.Module, num_processes: int) -> list[str]:
+def head_lines(circumstances: Circumstances, dataset: Dataset, model: nn.Module) -> list[str]:
     """The lines that are printed once, before training."""
+    config, num_processes = circumstances.config, circumstances.num_processes
+    class_weights = circumstances.class_weights
     num_parameters = sum(p.numel() for p in model.parameters())
     lines = []
     if not (config.data_dir or config.dataset or config.cifar):
@@ -36,6 +39,8 @@ def head_lines(config: Config, dataset: Dataset, model: nn.Module, num_processes
         lines.append(f"Note: {dataset.name} is augmented in memory, without {', '.join(ignored)}.")
     if config.smoothing:
         lines.append(f"Smoothing: {config.smoothing}")
+    if class_weights is not None:
+        lines.append(_weights_line(class_weights, dataset.class_names))
     if config.modify_softmax:
         end = f" to {config.alpha_end}, {config.alpha_schedule}" if config.alpha_end else ""
         lines.append(f"Gradient tampering is active at softmax: {config.modify_softmax}{end}")
@@ -48,6 +53,17 @@ def head_lines(config: Config, dataset: Dataset, model: nn.Module, num_processes
             "images; every epoch is one batch of all of them."
         )
     return lines
+
+
+def _weights_line(weights: Sequence[float], names: Sequence[str]) -> str:
+    """What an image of each class counts; of many classes the least and the most."""
+    shown = unique_names([names[n] if n < len(names) else str(n) for n in range(len(weights))])
+    pairs = list(zip(weights, shown, strict=True))
+    texts = [f"{name} {weight:.4g}" for weight, name in pairs]
+    if len(pairs) > _MAX_RECALLS:
+        texts = [f"{weight:.4g} ({name})" for weight, name in (min(pairs), max(pairs))]
+        texts = [f"from {' to '.join(texts)}"]
+    return f"An image counts by its class, the average one 1: {', '.join(texts)}"
 
 
 def warning_lines(config: Config, num_epochs: int, precision: Precision) -> list[str]:

@@ -130,12 +130,16 @@ def _check_order(ours: dict[str, Any], changed: dict[str, Any], now: Circumstanc
 
 
 def _data_notes(ours: dict[str, Any], now: Circumstances) -> list[str]:
+    lines = []
     was = ours.get("num_samples", now.num_samples)
-    if was == now.num_samples:
-        return []
-    return [
-        f"Note: there are {now.num_samples} training samples, and were {was}; their order differs"
-    ]
+    if was != now.num_samples:
+        lines.append(
+            f"Note: there are {now.num_samples} training samples, and were {was}; their order "
+            "differs"
+        )
+    if ours.get("class_weights", now.class_weights) != now.class_weights:
+        lines.append("Note: the class weights are others than in the checkpoint")
+    return lines
 
 
 def _hardware_notes(ours: dict[str, Any], now: Circumstances) -> list[str]:

@@ -1,10 +1,11 @@
 """From a configuration to the training loss, and to what computes it."""
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from timm.loss import JsdCrossEntropy
-from torch import nn
+from torch import Tensor, nn
 
 from softmax_gradient_tampering.errors import UserError, first_line
 from softmax_gradient_tampering.loss import TamperedCrossEntropyLoss
@@ -12,8 +13,33 @@ from softmax_gradient_tampering.loss.kernels.selection import check_kernel, desc
 from softmax_gradient_tampering.training.config.fields import Config
 
 
-def create_loss(config: Config) -> nn.Module:
-    """The training loss; --modify-softmax 0 is the ordinary cross-entropy."""
+class MeanOfSum(nn.Module):
+    """The sum that a loss gives of a batch, over the number of its rows.
+
+    torch's own mean of a weighted loss is over the sum of the rows' weights. That is another one
+    in every part of a batch, so that processes and accumulated batches would train otherwise
+    than one batch of all their images; and of soft targets torch has no such mean.
+
+    Args:
+        loss: of logits and targets, with reduction "sum".
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        total: Tensor = self.loss(input, target)
+        return total / len(input)
+
+
+def create_loss(config: Config, class_weights: Sequence[float] | None = None) -> nn.Module:
+    """The training loss; --modify-softmax 0 is the ordinary cross-entropy.
+
+    Args:
+        config: the configuration.
+        class_weights: what an image of each class counts.
+    """
     # timm's mixup smooths the targets itself.
     smoothing = 0.0 if config.is_mixing else config.smoothing
     if config.jsd:
@@ -26,12 +52,20 @@ def create_loss(config: Config) -> nn.Module:
             stacklevel=2,
         )
         warnings.filterwarnings("ignore", message="alpha = .* is above 1")  # the loss's own words
-    loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=smoothing)
+    weight = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+    reduction = "mean" if weight is None else "sum"
+    loss: nn.Module = nn.CrossEntropyLoss(weight, label_smoothing=smoothing, reduction=reduction)
     if config.modify_softmax or config.equivalent_to is not None:
         # At alpha 1 the same kernel, so that the equivalent training rounds as the tampered does.
         alpha = config.modify_softmax or 1.0
-        loss = TamperedCrossEntropyLoss(alpha, label_smoothing=smoothing, kernel=config.loss_kernel)
-    return loss
+        loss = TamperedCrossEntropyLoss(
+            alpha,
+            weight,
+            label_smoothing=smoothing,
+            reduction=reduction,
+            kernel=config.loss_kernel,
+        )
+    return loss if weight is None else MeanOfSum(loss)
 
 
 def check_loss_kernel(config: Config, device: torch.device) -> None:

@@ -32,7 +32,7 @@ from softmax_gradient_tampering.training.setup.model import (
     create_configured_model,
     parallelise,
 )
-from softmax_gradient_tampering.training.setup.resolution import resolve
+from softmax_gradient_tampering.training.setup.resolution import find_class_weights, resolve
 from softmax_gradient_tampering.training.step import equivalence
 from softmax_gradient_tampering.training.step.alpha_schedule import AlphaSchedule
 from softmax_gradient_tampering.training.step.backends import set_backends
@@ -101,12 +101,15 @@ def set_up(
     if config.save_predictions:
         assert config.num_classes is not None
         predictions.check_size(dataset.num_val, config.num_classes)
-    loss_fn, device = create_loss(config), processes.device
+    device, class_weights = processes.device, find_class_weights(config, dataset)
+    loss_fn = create_loss(config, class_weights).to(device)
     trainer = _create_trainer(config, model, loss_fn, options.input_size, processes)
     schedule = _create_schedule(config, trainer.optimizer)
     alpha_schedule = AlphaSchedule(config, loss_fn, schedule.num_epochs, device)
     kernel = loss_kernel_name(config, device)
-    circumstances = Circumstances(config, processes.number, device.type, kernel, dataset.num_train)
+    circumstances = Circumstances(
+        config, processes.number, device.type, kernel, dataset.num_train, class_weights
+    )
     return Setup(circumstances, processes, data, trainer, schedule, alpha_schedule)
 
 

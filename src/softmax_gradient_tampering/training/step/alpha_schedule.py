@@ -38,7 +38,7 @@ class AlphaSchedule:
 
     Args:
         config: with the schedule.
-        loss: whose alpha is set; any other loss than the tampered one is left alone.
+        loss: whose alpha is set, or that of a loss in it; any but the tampered one is left alone.
         num_epochs: of the run, the cool-down included.
         device: where the loss is computed.
     """
@@ -49,10 +49,11 @@ class AlphaSchedule:
         self._config = config
         self._num_epochs = num_epochs
         self._alpha: torch.Tensor | None = None
-        if config.alpha_schedule != "constant" and isinstance(loss, TamperedCrossEntropyLoss):
-            start = config.modify_softmax
-            self._alpha = torch.tensor(start, dtype=torch.float64, device=device)
-            loss.alpha = self._alpha
+        for module in loss.modules() if config.alpha_schedule != "constant" else ():
+            if isinstance(module, TamperedCrossEntropyLoss):
+                start = config.modify_softmax
+                self._alpha = torch.tensor(start, dtype=torch.float64, device=device)
+                module.alpha = self._alpha
 
     def start_epoch(self, epoch: int) -> None:
         """Set alpha for an epoch, counted from 0."""

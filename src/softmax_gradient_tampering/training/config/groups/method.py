@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from softmax_gradient_tampering.training.config.class_weights import inline_class_weights
 from softmax_gradient_tampering.training.config.flag import flag
 
 
@@ -11,6 +12,15 @@ class MethodFlags:
 
     smoothing: float = flag(
         0.0, "label smoothing: the share of a target spread over all classes", unit="SHARE"
+    )
+    class_weights: str = flag(
+        "",
+        "how much the images of each class count in the training loss: balanced (as much together "
+        "as those of any other class), or a CSV file with a line NAME,WEIGHT for every class, or "
+        "WEIGHT alone in the order of the labels",
+        unit="balanced|FILE",
+        unset="all alike",
+        read=inline_class_weights,
     )
     logit_stats: bool = flag(
         False, "print and record norm, mean, maximum and variance of the logits"
