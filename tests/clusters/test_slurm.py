@@ -1,5 +1,7 @@
 """A real Slurm, of one node on this machine: steps, requeued jobs, signals, a study's array."""
 
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,6 +106,66 @@ def test_the_warning_signal_keeps_what_was_trained(environment: dict[str, str]) 
     wait_for(job, environment)
     assert "Stopped by SIGUSR1" in said.read_text()
     (recovery, *_) = sorted(Path("out/a").glob("recovery-*"))
+    assert processes_of(recovery) == 2
+
+
+def script_of_the_page(words: list[str]) -> str:
+    """The script of docs/clusters.md for this Slurm, which has no GPUs, and for the digits."""
+    page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", page, re.DOTALL)
+    recipe = r"--recipe \S+ --data_dir IMAGENET --dali \\\n"
+    for found, there in (
+        ("#SBATCH --gpus-per-node=4\n", ""),
+        ("#SBATCH --cpus-per-task=8\n", ""),
+        ("--ntasks-per-node=4\n", "--ntasks-per-node=2\n"),
+        ("srun sgt train", f"srun {sys.executable} {TRAIN_PY}"),
+    ):
+        assert script.count(found) == 1
+        script = script.replace(found, there)
+    script, number = re.subn(recipe, lambda _: f"{shlex.join(words)} ", script)
+    assert number == 1
+    return script
+
+
+def test_the_script_of_the_page_requeues_itself(environment: dict[str, str]) -> None:
+    words = [*map(str, DIGITS), "--epochs", "40"]
+    Path("job.sh").write_text(script_of_the_page(words))
+    job = run(["sbatch", "--parsable", "job.sh"], environment).stdout.strip()
+    said = Path(f"resnet50-{job}.txt")
+    wait_until(lambda: said.exists() and "Val Acc" in said.read_text())
+    # What Slurm itself does at the time that --signal says.
+    assert run(["scancel", "--signal=USR1", job], environment).returncode == 0
+    folder = Path("out/resnet50-0.3-seed-0")
+    wait_until(lambda: (folder / "result.json").exists())
+    wait_for(job, environment)
+    assert "Stopped by SIGUSR1" in said.read_text()
+    assert f"Going on from {folder}/recovery-" in said.read_text()
+    assert processes_of(folder / "last.pth.tar") == 2
+    whole = [sys.executable, str(TRAIN_PY), *words, "--seed", "0", "--experiment", "whole"]
+    done = run(["srun", "-n", "2", *whole], environment)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(folder, Path("out/whole"))
+
+
+def test_a_task_of_a_study_keeps_what_it_trained_when_its_time_is_over(
+    environment: dict[str, str],
+) -> None:
+    program = [sys.executable, "-m", "softmax_gradient_tampering.program"]
+    plan = ["study", "plan", "--name", "s", "--output", "studies", "--alphas", "1", "--seeds", "1"]
+    shared = ["--processes-per-run", "2", "--", "--epochs", "4000", "--log-interval", "1000"]
+    done = run([*program, *plan, *shared], environment)
+    assert done.returncode == 0, done.stderr
+    script = run([*program, "study", "commands", "studies/s", "--slurm"], environment)
+    Path("array.sh").write_text(script.stdout)
+    flags = ["--output=task.txt", "--open-mode=append", "--requeue", "-n", "1"]
+    job = run(["sbatch", "--parsable", *flags, "array.sh"], environment).stdout.strip()
+    said = Path("task.txt")
+    wait_until(lambda: said.exists() and "Val Acc" in said.read_text())
+    # What Slurm itself does at the time that --signal=B:TERM says.
+    assert run(["scancel", "--batch", "--signal=TERM", job], environment).returncode == 0
+    wait_for(job, environment)
+    assert "Stopped by SIGTERM" in said.read_text()
+    (recovery, *_) = sorted(Path("studies/s/cells").glob("*/recovery-*"))
     assert processes_of(recovery) == 2
 
 

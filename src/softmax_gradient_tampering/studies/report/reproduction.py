@@ -115,6 +115,8 @@ def _samples(plan: Plan) -> int:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "by default"
     return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
