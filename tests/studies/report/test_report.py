@@ -239,7 +239,9 @@ def test_classes_are_named(tmp_path: Path) -> None:
     page = report.read_text()
     assert re.search(r"(cat|frog|ship) → (cat|frog|ship)", page)
     assert not re.search(r"\d → \d", page)
-    assert "recall of frog (%)" in page
+    for arm in ("baseline", "alpha-0.5", "alpha-0.25"):
+        assert f'data-source="arms|{arm}|recall:frog|mean"' in page
+    assert ">67 (33.5 %)</td>" in page  # of 200 samples
     content = json.loads(report.with_suffix(".json").read_text())
     assert content["classes"] == ["cat", "frog", "ship"]
     for row in table(report, "runs"):

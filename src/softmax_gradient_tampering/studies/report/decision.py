@@ -1,5 +1,10 @@
 """Three lines for whoever decides: what to do, what it is worth, how far it holds."""
 
+from softmax_gradient_tampering.studies.analysis.coincidence import (
+    Coincidence,
+    coincidence,
+    followed_arm,
+)
 from softmax_gradient_tampering.studies.analysis.comparison import (
     ArmResult,
     Results,
@@ -8,10 +13,12 @@ from softmax_gradient_tampering.studies.analysis.comparison import (
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
 from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.report.wording import (
+    divergence_phrase,
     interval_phrase,
     number,
     plural,
     seeds_phrase,
+    survivors_phrase,
 )
 
 # The first of these that an arm has is what there is to decide about, as in the first sentence.
@@ -79,7 +86,7 @@ def _advice(results: Results, arm: ArmResult, comparison: Comparison) -> str:
     assert results.baseline is not None
     name, baseline = arm.arm.name, results.baseline.arm.name
     if comparison.verdict is Verdict.HELPS:
-        return _advice_of_gain(results, arm)
+        return _advice_of_gain(results, arm, comparison)
     if comparison.verdict in (Verdict.SUGGESTS_GAIN, Verdict.INCONCLUSIVE):
         missing = _what_is_missing(comparison)
         return f"Do not decide on {name} yet: {missing}. Until then keep {baseline}."
@@ -97,16 +104,27 @@ def _advice(results: Results, arm: ArmResult, comparison: Comparison) -> str:
     return f"Keep {baseline}: no arm is shown to be better.{is_open}"
 
 
-def _advice_of_gain(results: Results, arm: ArmResult) -> str:
+def _advice_of_gain(results: Results, arm: ArmResult, gain: Comparison) -> str:
     name = arm.arm.name
+    for control in _equivalents(results, arm):
+        if coincidence(results, control) is Coincidence.WRONG:
+            return (
+                f"Find out first what is wrong: {control.arm.name} must coincide with {name}, and "
+                "does not."
+            )
     comparison = arm.comparison(results.tuned)
-    if comparison is None or comparison.num_pairs == 0 or comparison.verdict is None:
+    if comparison is not None and comparison.num_pairs and comparison.verdict is not None:
+        assert results.tuned is not None
+        return _AGAINST_TUNED[comparison.verdict].format(arm=name, tuned=results.tuned.arm.name)
+    if abs(gain.mean) < results.margin:
         return (
-            f"Take {name}, or first tune the learning rate and the weight decay of the baseline: "
-            "whether that gains as much is not known."
+            f"Take {name} only where it costs nothing: its gain is shown, and is less than the "
+            f"{results.margin:g} points that count."
         )
-    assert results.tuned is not None
-    return _AGAINST_TUNED[comparison.verdict].format(arm=name, tuned=results.tuned.arm.name)
+    return (
+        f"Take {name}, or first tune the learning rate and the weight decay of the baseline: "
+        "whether that gains as much is not known."
+    )
 
 
 def _what_is_missing(comparison: Comparison) -> str:
@@ -117,16 +135,25 @@ def _what_is_missing(comparison: Comparison) -> str:
 
 def _worth(results: Results, arm: ArmResult, comparison: Comparison) -> str:
     """The difference of the arm, beside those of the controls."""
+    diverged = divergence_phrase(comparison)
     if comparison.num_pairs == 0:
-        own = comparison.divergence
-        return f"{arm.arm.name}: {own.num_diverged} of {plural(own.num_ended, 'run')} diverged."
-    parts = [f"{arm.arm.name} {_points(comparison)}{interval_phrase(comparison)}"]
-    for result in results.arms.values():
-        is_control = result.arm.kind == "tuned" or result.arm.follows == arm.arm.name
-        other = result.comparison(results.baseline)
-        if is_control and other is not None and other.num_pairs:
-            parts.append(f"{result.arm.name}, ordinary training, {_points(other)}")
+        return f"{arm.arm.name}: {diverged.removeprefix('; ') or 'no pair of runs yet'}."
+    parts = [
+        f"{arm.arm.name} {_points(comparison)}{survivors_phrase(comparison)}"
+        f"{interval_phrase(comparison, len(results.judged))}{diverged}"
+    ]
+    tuned = [] if results.tuned is None else [results.tuned]
+    for control in (*_equivalents(results, arm), *tuned):
+        other = control.comparison(results.baseline)
+        if other is not None and other.num_pairs:
+            parts.append(f"{control.arm.name}, ordinary training, {_points(other)}")
     return f"{'; '.join(parts)}."
+
+
+def _equivalents(results: Results, arm: ArmResult) -> list[ArmResult]:
+    """The equivalent arms that follow an arm."""
+    controls = (result for result in results.arms.values() if result.arm.kind == "equivalent")
+    return [control for control in controls if followed_arm(results, control) is arm]
 
 
 def _points(comparison: Comparison) -> str:
@@ -136,8 +163,8 @@ def _points(comparison: Comparison) -> str:
 def _reach(results: Results) -> str:
     """What the numbers rest on, and what they say nothing of."""
     study = results.study
-    arm_seeds = [len(result.runs) for result in results.arms.values() if result.runs]
-    low, high = min(arm_seeds), max(arm_seeds)
+    ended = [result.divergence.num_ended for result in results.arms.values()]
+    low, high = min(filter(None, ended)), max(ended)
     seeds = plural(high, "seed") if low == high else f"{low} to {plural(high, 'seed')}"
     missing = sum(
         count

@@ -15,6 +15,7 @@ from softmax_gradient_tampering.studies.report.figures import (
 )
 from softmax_gradient_tampering.studies.report.figures.figure_block import FigureBlock
 from softmax_gradient_tampering.studies.report.rendering import render
+from softmax_gradient_tampering.studies.report.tables.classes import class_tables
 from softmax_gradient_tampering.studies.report.tables.measurements import (
     calibration_table,
     measurement_tables,
@@ -34,6 +35,7 @@ from softmax_gradient_tampering.studies.report.wording import (
     agreement_sentence,
     arm_sentence,
     completeness_sentence,
+    majority_sentence,
     plural,
 )
 
@@ -58,6 +60,7 @@ def build_page(results: Results, files: Sequence[Path], after_figure: Callable[[
         is_sequential=study.is_sequential,
         margin=f"{results.margin:g}",
         verdict=verdict_sentence(results),
+        warning=majority_sentence(results),
         decision=decision_lines(results),
         forest=forest.forest(results, results.baseline, "differences"),
         tuned_forest=forest.forest(results, results.tuned, "tuned-differences"),
@@ -70,6 +73,7 @@ def build_page(results: Results, files: Sequence[Path], after_figure: Callable[[
         tuned_table=tuned_table(results),
         selection_table=selection_table(results),
         calibration_table=calibration_table(results),
+        class_tables=class_tables(results),
         measurement_tables=measurement_tables(results),
         cell_table=cell_table(results) if is_study else None,
         notes=[*study.notes, *problems],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from softmax_gradient_tampering.studies.analysis.coincidence import Coincidence, coincidence
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
@@ -228,10 +229,12 @@ def _equivalent_control(results: Results, best: ArmResult) -> str:
             f"; ordinary training at the equivalent settings, {control.arm.name}, gains as much "
             f"({mean} points): it is a gain of those settings"
         )
-    return (
-        f"; {control.arm.name}, ordinary training that must coincide, has {mean} points: "
-        "something is wrong"
-    )
+    if coincidence(results, control) is Coincidence.WRONG:
+        return (
+            f"; {control.arm.name}, ordinary training that must coincide, has {mean} points: "
+            "something is wrong"
+        )
+    return f"; {control.arm.name}, which it equals but for rounding, has {mean} points"
 
 
 def _diverges(results: Results, by_verdict: _Arms) -> str:

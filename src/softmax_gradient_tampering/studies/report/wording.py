@@ -2,7 +2,17 @@
 
 import math
 
-from softmax_gradient_tampering.studies.analysis.comparison import Results, count_states
+from softmax_gradient_tampering.studies.analysis.coincidence import (
+    Coincidence,
+    coincidence,
+    is_exact,
+)
+from softmax_gradient_tampering.studies.analysis.comparison import (
+    ArmResult,
+    Results,
+    count_states,
+)
+from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.analysis.statistics import CONFIDENCE, LEVEL
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
 from softmax_gradient_tampering.studies.plan.plan import State
@@ -99,6 +109,28 @@ def completeness_sentence(study: Study) -> str:
     )
 
 
+def majority_sentence(results: Results) -> str:
+    """That accuracies are hardly better than always the largest class; empty where none is."""
+    near = []
+    for result in results.arms.values():
+        spread = result.spreads.get(ACCURACY)
+        counts = next((run.classes for run in result.runs.values() if run.classes), None)
+        if spread is None or not spread.num_values or counts is None:
+            continue
+        if counts.is_near_largest(spread.interval.mean):
+            near.append((result.arm.name, counts))
+    if not near:
+        return ""
+    counts = near[0][1]
+    name = counts.names[counts.largest]
+    arms = ", ".join(arm for arm, _ in near[:4]) + " and others" * (len(near) > 4)
+    return (
+        f"{number(counts.largest_share, 2)} % of the test samples are of class {name}: always "
+        f"answering {name} is nearly as accurate as {arms}, or more so. Look at the balanced "
+        "accuracy and at the recall of each class."
+    )
+
+
 def agreement_sentence(results: Results, name: str) -> str | None:
     """How nearly an equivalent arm gave the tampered arm's predictions; None if not measured."""
     agreements = results.study.agreements.get(name)
@@ -114,6 +146,25 @@ def agreement_sentence(results: Results, name: str) -> str | None:
         f"{share} % of {samples:,} predicted classes are the same, all of them in {whole} of "
         f"{plural(len(found), 'seed')}; the logits differ from alpha z by at most "
         f"{worst.deviation:.2g}, where alpha z goes up to {worst.scale:.3g}"
+        f"{_coincidence_phrase(results, results.arms[name])}"
+    )
+
+
+def _coincidence_phrase(results: Results, control: ArmResult) -> str:
+    """What the difference of an equivalent arm means, where there is one."""
+    found = coincidence(results, control)
+    if found is Coincidence.WRONG:
+        return "; the accuracies differ by more than rounding explains: something is wrong"
+    if found is not Coincidence.APART:
+        return ""
+    if is_exact(control.arm.alpha):
+        return (
+            f"; alpha {control.arm.alpha:g} is a power of two, at which nothing is rounded "
+            "differently: a device that does not add in a fixed order would explain it"
+        )
+    return (
+        f"; alpha {control.arm.alpha:g} is no power of two, so that rounding sets the two apart "
+        "in the course of a training, as here"
     )
 
 

@@ -51,10 +51,10 @@ def calibration_table(results: Results) -> Table | None:
 
 
 def measurement_tables(results: Results) -> list[Table]:
-    """Every measurement of every arm, a table or more for each group of them."""
+    """Every measurement of every arm, a table or more for each group; classes have their own."""
     if results.study.kind != "study":
         return [_single_table(results)]
-    shown = map(measurement_of, _shown_keys(results))
+    shown = (measurement_of(key) for key in results.keys if not key.startswith(RECALL))
     tables: list[Table] = []
     for group, measurements in groupby(shown, key=lambda measurement: measurement.group):
         for part in _parts(list(measurements)):
