@@ -4,6 +4,7 @@
 """
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,12 @@ def test_lines_are_those_that_were_read(situation: str) -> None:
 
 
 def test_an_arm_is_taken_only_where_the_first_sentence_says_that_it_helps() -> None:
-    for situation, (advice, *_) in _golden().items():
-        helps = verdict_sentence(SITUATIONS[situation]).startswith("Tampering helps")
+    for situation, lines in _golden().items():
+        sentence = verdict_sentence(SITUATIONS[situation])
+        helps = re.match(r"(Tampering|[a-z]\S*) helps against", sentence) is not None
+        advice = "".join(lines[:1])
         assert advice.startswith(("Take", "Find out")) == helps, situation
-        assert advice.startswith(("Keep", "Do not decide")) != helps, situation
+        assert helps or advice.startswith(("Keep", "Do not decide")) == bool(advice), situation
 
 
 def test_nothing_is_decided_where_nothing_is_compared() -> None:
