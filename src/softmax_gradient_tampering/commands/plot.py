@@ -30,7 +30,10 @@ def main(argv: Sequence[str]) -> None:
     if kind not in FORMATS:
         raise UserError(f"--output {output}: give a name that ends in .{', .'.join(FORMATS)}")
     if not (args.run / "filter_norms.npz").is_file():
-        raise UserError(f"{args.run}: no filter_norms.npz in it; train with --filter-norms")
+        raise UserError(
+            f"{args.run}: no filter_norms.npz in it; train with --filter-norms, and a model that "
+            "has convolutions"
+        )
 
     from softmax_gradient_tampering.files.whole import write_whole
     from softmax_gradient_tampering.studies.report.figures.filter_norms import draw_filter_norms

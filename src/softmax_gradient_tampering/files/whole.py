@@ -13,8 +13,14 @@ from softmax_gradient_tampering.errors import UserError
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], lasts: bool = True) -> None:
     """Write a file so that `path` holds the old content or the new, never a part.
+
+    Args:
+        path: of the file.
+        write: writes its content.
+        lasts: whether a power cut can no longer take the new content back; where not, `path` may
+            hold the old one after it, until the folder is synced.
 
     Raises:
         UserError: it cannot be written, the disk being full or the folder read-only; what
@@ -28,15 +34,15 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            rename(temporary, path)
+            rename(temporary, path, lasts)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, lasts: bool = True) -> None:
     """`write_whole` for text, with the line ends that it has."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_whole(path, lambda file: file.write(text.encode()), lasts)
 
 
 def write_parts(path: Path, parts: Iterable[str]) -> None:
@@ -44,18 +50,20 @@ def write_parts(path: Path, parts: Iterable[str]) -> None:
     write_whole(path, lambda file: file.writelines(part.encode() for part in parts))
 
 
-def copy_whole(source: Path, path: Path) -> None:
-    """Copy a whole file, sharing no bytes with it.
+def copy_whole(source: Path, path: Path, lasts: bool = True) -> None:
+    """Copy a whole file, sharing no bytes with it; `lasts` as for `write_whole`.
 
     Raises:
         UserError: as `write_whole`.
     """
     with _untouched(path), source.open("rb") as original:
-        write_whole(path, lambda file: shutil.copyfileobj(original, file))
+        write_whole(path, lambda file: shutil.copyfileobj(original, file), lasts)
 
 
-def link_whole(source: Path, path: Path) -> None:
+def link_whole(source: Path, path: Path, lasts: bool = True) -> None:
     """Give a whole file a second name: a hard link, or a copy where there are none.
+
+    `lasts` as for `write_whole`.
 
     Raises:
         UserError: as `write_whole`.
@@ -66,21 +74,32 @@ def link_whole(source: Path, path: Path) -> None:
         try:
             os.link(source, temporary)
         except OSError:
-            copy_whole(source, path)
+            copy_whole(source, path, lasts)
             return
-        rename(temporary, path)
+        rename(temporary, path, lasts)
         temporary.unlink(missing_ok=True)  # two names of one file: the system had nothing to do
 
 
-def rename(source: Path, path: Path) -> None:
-    """Rename a file, over what is at `path`, for good: the folder is synced.
+def rename(source: Path, path: Path, lasts: bool = True) -> None:
+    """Rename a file, over what is at `path`; `lasts` as for `write_whole`.
 
     Raises:
         UserError: as `write_whole`.
     """
     with _untouched(path):
         source.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
+        if lasts:
+            sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlive a power cut, as they are now.
+
+    Raises:
+        UserError: as `write_whole`.
+    """
+    with _untouched(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

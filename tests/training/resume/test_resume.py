@@ -256,10 +256,10 @@ def test_a_kill_between_a_checkpoint_and_its_copies_loses_neither(
     train(*DIGITS, "--experiment", "whole")
     count = iter(range(100))
 
-    def killed(source: Path, path: Path) -> None:
+    def killed(source: Path, path: Path, lasts: bool) -> None:
         if next(count) == 3:
             raise KeyboardInterrupt
-        link_whole(source, path)
+        link_whole(source, path, lasts)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "link_whole", killed)

@@ -15,6 +15,7 @@ from softmax_gradient_tampering.files.whole import (
     link_whole,
     remove,
     rename,
+    sync_folder,
     write_whole,
 )
 from softmax_gradient_tampering.terminal.streams import print_line
@@ -101,7 +102,7 @@ class CheckpointFolder:
         `last` is written last: a run that is killed before repeats the epoch and these files. The
         checkpoint before stays as `previous`, in case the disk damages the new one.
         """
-        write_whole(self._new, lambda file: torch.save(checkpoint, file))
+        write_whole(self._new, lambda file: torch.save(checkpoint, file), lasts=False)
         self._give_names(epoch, best)
 
     @property
@@ -118,11 +119,12 @@ class CheckpointFolder:
         # the two leaves the other whole.
         for number, name in enumerate(names):
             if number:
-                link_whole(self.folder / names[0], self.folder / name)
+                link_whole(self.folder / names[0], self.folder / name, lasts=False)
             else:
-                copy_whole(self._new, self.folder / name)
+                copy_whole(self._new, self.folder / name, lasts=False)
         if last.is_file():
-            link_whole(last, self.folder / "previous.pth.tar")
+            link_whole(last, self.folder / "previous.pth.tar", lasts=False)
+        sync_folder(self.folder)  # after a power cut too, no `last` is newer than these
         rename(self._new, last)
         for path in self._numbered(_KEPT):
             if path.name not in kept:

@@ -18,6 +18,7 @@ from softmax_gradient_tampering.training.measure.classes import (
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.step.precision import Precision
 
+_ENOUGH = 2**17  # logits that are counted at once: few calls for small nets, little memory
 AfterBatch = Callable[[int, int], None]  # the number of a batch, from 0, and how many there are
 
 
@@ -76,6 +77,7 @@ def evaluate(
     """
     totals, classes = _Totals(processes.device), _Classes(processes.device)
     calibrations = {name: Calibration(scale, processes.device) for name, scale in scales}
+    held: list[tuple[Tensor, Tensor]] = []
     # Shares differ by one sample, so that the last process may have a batch less.
     num_common = -processes.most([-len(loader)])[0]
     was_training = model.training
@@ -85,12 +87,15 @@ def evaluate(
         for number, (images, _, labels) in enumerate(batches):
             with precision.forward():
                 logits = model(images)
-            logits = logits.float()
-            totals.add(logits, labels)
-            for calibration in calibrations.values():
-                calibration.add(logits, labels)
-            if calibrations:
-                classes.add(logits, labels)
+            held.append((logits.float(), labels))
+            if number == len(loader) - 1 or sum(z.numel() for z, _ in held) >= _ENOUGH:
+                logits, labels = map(torch.cat, zip(*held, strict=True))
+                held.clear()
+                totals.add(logits, labels)
+                for calibration in calibrations.values():
+                    calibration.add(logits, labels)
+                if calibrations:
+                    classes.add(logits, labels)
             if number < num_common:
                 after_batch(number, num_common)
     finally:

@@ -68,7 +68,7 @@ class FilterHistory:
     """filter_norms.npz: `epochs` (E,), from 1, and per convolution the norms (E, filters).
 
     The file holds whole epochs only and is rewritten whole, so that a run that is killed and
-    resumed leaves the same file.
+    resumed leaves the same file. A network without convolutions has none.
 
     Args:
         folder: the run folder.
@@ -82,13 +82,16 @@ class FilterHistory:
             self._rows = _read_rows(self._path, num_epochs)
 
     def add(self, epoch: int, norms: dict[str, Tensor]) -> None:
-        """Record the norms after an epoch, from 1."""
+        """Record the norms after an epoch, from 1; the name lasts with the epoch's checkpoint."""
+        if not norms:
+            return
         self._rows[epoch] = {name: values.numpy() for name, values in norms.items()}
         arrays = {name: np.stack([row[name] for row in self._rows.values()]) for name in norms}
         epochs = np.array(list(self._rows), dtype=np.int64)
         write_whole(
             self._path,
             lambda file: np.savez_compressed(file, epochs=epochs, **arrays),  # type: ignore[arg-type]
+            lasts=False,
         )
 
 

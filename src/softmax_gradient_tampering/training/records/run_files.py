@@ -79,12 +79,15 @@ def write_environment(
 
 
 def write_summary(folder: Path, rows: Sequence[Row]) -> None:
-    """summary.csv: all rows anew, so that the file is whole at any time and has one header."""
+    """summary.csv: all rows anew, so that the file is whole at any time and has one header.
+
+    Its name lasts with the next file's: the checkpoint of the same epoch is written after it.
+    """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(folder / "summary.csv", buffer.getvalue())
+    write_text(folder / "summary.csv", buffer.getvalue(), lasts=False)
 
 
 def read_summary(path: Path) -> list[Row]:
