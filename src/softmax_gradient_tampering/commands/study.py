@@ -54,10 +54,14 @@ def plan(argv: Sequence[str]) -> None:
     request = parse_run(argv, "plan")
 
     from softmax_gradient_tampering.studies.launch.run_study import plan_study
+    from softmax_gradient_tampering.studies.report.text import plan_text
 
     study = plan_study(request)
+    num_done = study.count_finished()
     print(
-        f"Study:   {study.path}, {len(study.plan.unique_cells())} runs planned, none started\n"
+        f"{plan_text(study.plan)}\n\n"
+        f"Study:   {study.path}, {len(study.plan.unique_cells())} runs planned, "
+        f"{f'{num_done} of them done before' if num_done else 'none started'}\n"
         f"Next:    sgt study run with the same words, or sgt study commands {study.path}"
     )
 
@@ -149,6 +153,7 @@ def search(argv: Sequence[str]) -> None:
     print(
         f"Best of {len(found['trials'])}: alpha {best['alpha']:g}, lr {best['lr']:g}: "
         f"{best['mean_top1']:.2f} % on the hold-out\nTrials: {request.path / 'search.json'}\n"
-        f"The best of many is better by luck too; sgt study run compares it over seeds. "
-        f"sgt report {request.path} has all trials."
+        f"The best of many is better by luck too; sgt study run compares it over seeds, with "
+        f"--arm 'found: modify-softmax={best['alpha']:g} lr={best['lr']:g}'. sgt report "
+        f"{request.path} has all trials."
     )

@@ -288,6 +288,8 @@ def test_a_search_keeps_its_trials_in_a_database() -> None:
         ("--lr-range 0 1", "--lr-range 0 1: must be above 0"),
         ("--holdout 1", "--holdout 1: must be above 0 and below 1"),
         ("--storage nowhere://x", "--storage nowhere://x: "),
+        ("--arm a:lr=1", "--arm: a search has no arms"),
+        ("--alphas 1 0.5", "--alphas: a search has no arms"),
         ("-- --seed 3", "--seed after --: not in a study"),
         ("-- --lr x", "invalid float value: 'x'"),
     ],

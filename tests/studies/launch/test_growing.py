@@ -80,6 +80,12 @@ def test_commands_status_and_report_know_arms(capsys: pytest.CaptureFixture[str]
     assert main(["study", "plan", *STUDY[2:], *arms, "--", *TRAINING]) == 0
     output = capsys.readouterr().out
     assert "6 runs planned, none started" in output
+    assert output.splitlines()[:4] == [
+        "arm              kind        seeds  flags",
+        "half             tampered        2  modify-softmax=0.5 smoothing=0.1",
+        "adam             baseline        2  modify-softmax=1 opt=adamw lr=0.001",
+        "equivalent-half  equivalent      2  smoothing=0.1 modify-softmax=1 equivalent-to=0.5",
+    ]
     assert main(["study", "commands", "studies/small", "--slurm"]) == 0
     script = capsys.readouterr().out
     assert script.count("sgt train --config") == 6
@@ -96,3 +102,13 @@ def test_commands_status_and_report_know_arms(capsys: pytest.CaptureFixture[str]
     assert main(["report", "studies/small"]) == 0
     page = (PATH / "report.html").read_text()
     assert "equivalent-half" in page
+    assert "Does softmax gradient tampering help here?" in page
+
+
+@pytest.mark.usefixtures("runners")
+def test_a_page_without_tampering_does_not_ask_for_it() -> None:
+    assert main([*STUDY, "--arm", "smooth: smoothing=0.1", "--", *TRAINING]) == 0
+    assert main(["report", "studies/small"]) == 0
+    page = (PATH / "report.html").read_text()
+    assert "Which of these trainings helps here?" in page
+    assert "softmax(alpha z), and reports" not in page

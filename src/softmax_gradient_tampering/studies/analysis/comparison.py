@@ -67,7 +67,8 @@ class ArmResult:
 
     def by_seed(self, key: str) -> dict[int, float]:
         """A measurement of every run that has it; an infinite one is kept."""
-        return {seed: v[key] for seed, v in self.values.items() if not math.isnan(v[key])}
+        found = {seed: values.get(key, math.nan) for seed, values in self.values.items()}
+        return {seed: value for seed, value in found.items() if not math.isnan(value)}
 
     @property
     def divergence(self) -> Divergence:

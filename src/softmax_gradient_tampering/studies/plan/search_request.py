@@ -17,6 +17,8 @@ from softmax_gradient_tampering.studies.plan.settings import shared_settings
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 
+_OF_A_STUDY = ("--arm", "--baseline", "--alphas", "--controls", "--alpha-schedules")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
@@ -52,6 +54,13 @@ def parse_search(argv: Sequence[str]) -> SearchRequest:
         SystemExit: after --help.
     """
     own, training = split_words(argv)
+    for word in own:
+        flag = word.partition("=")[0]
+        if flag in _OF_A_STUDY:
+            raise UserError(
+                f"{flag}: a search has no arms, it proposes alphas and rates; give the other flags "
+                "of its trials after --, and compare what it finds by sgt study run"
+            )
     args = _parser().parse_args(own)
     if args.name is None:
         raise UserError("--name NAME is missing, the folder of the search in --output")

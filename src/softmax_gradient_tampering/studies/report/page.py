@@ -56,7 +56,9 @@ def build_page(results: Results, files: Sequence[Path], after_figure: Callable[[
     return render(
         "page.html",
         name=study.name,
+        question=_question(results),
         is_study=is_study,
+        has_tampering=any(arm.is_tampered for arm in study.arms) or not is_study,
         is_sequential=study.is_sequential,
         margin=f"{results.margin:g}",
         verdict=verdict_sentence(results),
@@ -106,6 +108,15 @@ _FIGURES = (
     prediction_figures.pairs_figure,
 )
 NUM_FIGURES = len(_FIGURES) + 2
+
+
+def _question(results: Results) -> str:
+    """What the page answers."""
+    if results.study.kind != "study":
+        return "A run"
+    if all(arm.is_tampered for arm in results.study.arms if arm.is_judged):
+        return "Does softmax gradient tampering help here?"
+    return "Which of these trainings helps here?"
 
 
 def _facts(results: Results) -> str:

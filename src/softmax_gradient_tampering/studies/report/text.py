@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from softmax_gradient_tampering.errors import as_printable
@@ -13,7 +13,7 @@ from softmax_gradient_tampering.studies.analysis.comparison import (
 )
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.analysis.status import arm_statuses
-from softmax_gradient_tampering.studies.plan.plan import State
+from softmax_gradient_tampering.studies.plan.plan import Plan, State
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.report.wording import (
     completeness_sentence,
@@ -63,6 +63,16 @@ def results_json(results: Results) -> dict[str, Any]:
     }
 
 
+def plan_text(plan: Plan) -> str:
+    """A table of the arms of a plan, with their flags as --arm takes them."""
+    rows = [("arm", "kind", "seeds", "flags")]
+    for arm in plan.arms:
+        flags = (f"{name.replace('_', '-')}={_flag(v)}" for name, v in arm.overrides.items())
+        seeds = "-" if arm.is_waiting else str(len(plan.seeds_of(arm)))
+        rows.append((arm.name, arm.kind, seeds, " ".join(flags)))
+    return align(rows, left=(0, 1, 3))
+
+
 def states_text(study: Study) -> str:
     """A table of the states of every arm's runs."""
     head = ("arm", "runs", *_STATES)
@@ -84,17 +94,26 @@ def problems_text(study: Study) -> str:
     return "\n".join(map(as_printable, problems))
 
 
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, the first to the left and the others to the right."""
+def align(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """Rows of text in columns, some of them to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
+            cell.ljust(width) if place in left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     )
     return "\n".join(map(as_printable, lines))
+
+
+def _flag(value: Any) -> str:
+    """A flag's value as it stands on a command line."""
+    if isinstance(value, list):
+        return ",".join(map(_flag, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _row(results: Results, name: str) -> tuple[str, ...]:

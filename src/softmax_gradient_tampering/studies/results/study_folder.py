@@ -56,6 +56,10 @@ class StudyFolder:
             return CellRecord(cell, State.RUNNING)
         return record
 
+    def count_finished(self) -> int:
+        """How many runs are finished."""
+        return sum(self.read(c).state is State.FINISHED for c in self.plan.unique_cells())
+
     def attempts(self, cell: Cell) -> int:
         """How often a run has failed."""
         failure = read_failure(self.cell_path(cell))
