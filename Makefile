@@ -3,6 +3,7 @@
 # make test-loss, test-training, test-data, test-studies ...   the tests of one room
 # make slow   the tests that make test leaves out, but for those of make faults
 # make faults runs that are killed at every moment, resumed and compared
+# make docs   the documentation as a site, into docs/_build
 # make chaos  the same with faults drawn by a seed, as long as is asked for
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 60
 DEVICE ?= cuda
 
-.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page gpu-check gpu-study architecture clean
+.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page gpu-check gpu-study docs reference architecture clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -60,6 +61,15 @@ bench: $(STAMP)-dev
 	$(BIN)/python benchmarks/bench_study.py
 	$(BIN)/python benchmarks/bench_loss.py
 	$(BIN)/python benchmarks/bench_linear.py
+
+# The site, into docs/_build: every warning, lost link and missing reference is an error.
+docs: $(STAMP)-dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -c docs -d docs/_build/.cache . docs/_build/site
+	@echo "docs/_build/site/docs/index.html"
+
+# The pages of commands and settings, from the commands' own help.
+reference: $(STAMP)-dev
+	$(BIN)/python tools/write_reference.py
 
 # The list of files in docs/architecture.md, from the modules' first lines.
 architecture:

@@ -18,7 +18,7 @@ DOCS = RESULTS.parents[1] / "docs"
 INTRODUCTION = """# Benchmarks
 
 Written by `benchmarks/write_page.py` from the files in
-[benchmarks/results](../benchmarks/results); `make bench-page` writes it again.
+`benchmarks/results`; `make bench-page` writes it again.
 [benchmarks/README.md](../benchmarks/README.md) says how the figures are measured, and how to
 measure them elsewhere.
 

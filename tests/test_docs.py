@@ -15,11 +15,25 @@ from softmax_gradient_tampering.training.records.run_files import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "softmax_gradient_tampering"
-RUNNABLE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUNNABLE = [
+    ROOT / "README.md",
+    *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts),
+]
 PAGES = [*RUNNABLE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 # What a fence may be marked as: a python block with a mark of its own would not be run.
-LANGUAGES = {"", "python", "bash", "text", "yaml", "csv", "json", "bibtex"}
+LANGUAGES = {
+    "",
+    "python",
+    "bash",
+    "text",
+    "yaml",
+    "csv",
+    "json",
+    "bibtex",
+    "{toctree}",
+    "{eval-rst}",
+}
 # Flags of other programs and commands that the pages on training and data name.
 OTHER_FLAGS = {
     *("config", "help", "version", "json"),

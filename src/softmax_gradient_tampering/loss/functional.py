@@ -38,7 +38,7 @@ def tampered_cross_entropy(
 ) -> Tensor:
     """Cross-entropy whose gradient uses p' = p^alpha / sum(p^alpha) in the place of p.
 
-    With z the input, p = softmax(z) and q the target distribution:
+    With z the input, p = softmax(z) and q the target distribution::
 
         value      L = F.cross_entropy(z, target)
         gradient   dL/dz = (p' - q) / N,   p' = softmax(alpha z)

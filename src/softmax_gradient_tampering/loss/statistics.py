@@ -19,7 +19,7 @@ class LogitStatistics(NamedTuple):
 
 @torch.no_grad()
 def logit_statistics(logits: Tensor) -> LogitStatistics:
-    """Norm, mean, max and variance of the logits, averaged over the rows.
+    """Norm, mean, max and variance of the logits, averaged over the rows::
 
         norm = mean of the rows' l2 norms       max = mean of |row maximum|
         mean = mean of |row mean|               var = mean of the rows' unbiased variances

@@ -30,7 +30,7 @@ def tampered_linear_cross_entropy(
 ) -> Tensor:
     """The tampered cross-entropy of `F.linear(hidden, weight, bias)`, without these logits.
 
-    With z = hidden weight^T + bias, p' = softmax(alpha z) and q the target distribution:
+    With z = hidden weight^T + bias, p' = softmax(alpha z) and q the target distribution::
 
         value      L = F.cross_entropy(z, target)
         gradients  of hidden, weight and bias, through dL/dz = (p' - q) / N

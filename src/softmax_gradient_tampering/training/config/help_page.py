@@ -35,12 +35,12 @@ def help_page(program: str, width: int) -> str:
     lines += textwrap.wrap(_DESCRIPTION, width)
     for title, group in GROUPS.items():
         lines += ["", f"{title}:"]
-        for name, text in _entries(title, group):
+        for name, text in entries(title, group):
             lines += _wrap(name, text, width)
     return "\n".join(lines) + "\n"
 
 
-def _entries(title: str, group: type) -> Iterator[tuple[str, str]]:
+def entries(title: str, group: type) -> Iterator[tuple[str, str]]:
     """The flags of a group as they are written, and what is said of each."""
     sources = {"to begin with": ["recipe"], "run": ["config"]}.get(title, [])
     for name in sources:
