@@ -44,7 +44,8 @@ class Memory(NamedTuple):
 
     Attributes:
         num_parameters: of the model.
-        state: bytes of weights and buffers, gradients, momentum and DDP's buckets, in float32.
+        state: bytes of weights and buffers, gradients and momentum, in float32; several processes
+            share the gradients where they are.
         images: bytes of two batches in float32: the one that is trained on, and the next.
         activations: bytes of what the forward pass keeps for the backward pass, in bfloat16.
     """
@@ -68,7 +69,7 @@ def count_memory(name: str, batch_size: int) -> Memory:
         buffers = sum(b.numel() * b.element_size() for b in model.buffers())
         kept = kept_bytes(model, images)
     size = images.numel() * images.element_size()
-    return Memory(parameters, 4 * 4 * parameters + buffers, 2 * size, kept)
+    return Memory(parameters, 3 * 4 * parameters + buffers, 2 * size, kept)
 
 
 def kept_bytes(model: nn.Module, images: torch.Tensor) -> int:

@@ -16,7 +16,8 @@ Train one with
 
   sgt train --recipe resnet18/cosine-scheduler-alpha-0.25 --data_dir IMAGENET_DIR
 
-under torchrun with 4 processes, as published; any flag overrides the recipe's.
+under torchrun with 4 processes, as published; any flag overrides the recipe's. sgt reproduce
+trains one with the baseline that it was compared with, and with controls.
 """
 
 

@@ -23,4 +23,4 @@ def main(argv: Sequence[str]) -> None:
             print(f"\nPlanned; none started. Next: sgt study commands {asked.path}")
             return
         run_study(asked.request)
-    print(f"\n{report_row(asked.row, asked.path)}\n\nReport:  sgt report {asked.path}")
+    print(f"\n{report_row(asked.row, asked.path)}")

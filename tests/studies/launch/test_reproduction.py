@@ -111,9 +111,10 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(
     assert "2 processes of 64, 2 batches a step: 256 samples a step at lr 0.4" in said
     assert "bfloat16" in said
     assert "no equivalent: there is none with clipping by norm" in said
-    assert "Changed:   epochs 2 (90 published)" in said
+    assert "Changed:   epochs 2 (published: 90)" in said
     assert "1.0 is this project's choice" in said
     assert re.search(r"^alpha-0\.25 +tampered +3 +256 +0\.4 +0\.0005$", said, re.MULTILINE)
+    assert re.search(r"^tuning-\S+ +tuning +1 +256 +0\.8 +0\.001$", said, re.MULTILINE)
     assert [path.name for path in Path().iterdir()] == ["photos"]
 
 
@@ -145,10 +146,26 @@ def test_a_row_is_trained_resumed_and_reported(
     assert cells["ours, gain"] == cells["equivalent's gain"]  # 0.25 is a power of two
     assert cells["gain over tuned"] != "–"
     changed = cells["verdict"].split("; not the published settings: ")[1]
-    assert "4 samples a step (1024 published)" in changed
-    assert "model resnet20 (resnet18 published)" in changed
-    assert "float32 (float16 published)" in changed
+    assert "4 samples a step (published: 1024)" in changed
+    assert "model resnet20 (published: resnet18)" in changed
+    assert "float32 (published: float16)" in changed
     assert "amp_dtype" not in changed
+
+    assert f"sgt report {study} --margin 0.09" in said
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_row_of_alpha_1_gives_a_row_of_every_alpha(
+    photos: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = "paper/resnet50-cosine-alpha-1.0"
+    words = ["reproduce", baseline, "--data_dir", photos, "--processes-per-run", "1", "--controls"]
+    assert main([*words, "--seeds", "1", "--jobs", "1", "--", *SMALL]) == 0
+    *_, half, low, _, report = capsys.readouterr().out.splitlines()
+    assert half.startswith("| `paper/resnet50-cosine-alpha-0.3` | 76.560 | 76.886 | +0.326 | ")
+    assert low.startswith("| `paper/resnet50-cosine-alpha-0.05` | 76.560 | 77.216 | +0.656 | ")
+    assert half.count(" | – | – | ") == low.count(" | – | – | ") == 1  # without controls
+    assert report.endswith("--margin 0.326")
 
 
 @pytest.mark.parametrize(

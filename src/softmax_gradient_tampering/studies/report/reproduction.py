@@ -80,7 +80,8 @@ def report_row(row: Row, path: Path) -> str:
     results = compare_arms(collect_tables(path), _margin(row), only_accuracy=True)
     changed = departures(row, plan)
     lines = [_line(HEAD), _rule(), *(_found(row, name, results, changed) for name in row.tampered)]
-    return "\n".join([results_text(results), "", *lines])
+    page = f"Report:  sgt report {path} --margin {results.margin:g}"
+    return "\n".join([results_text(results), "", *lines, "", page])
 
 
 def unreported_row(name: str) -> str:
@@ -95,14 +96,14 @@ def departures(row: Row, plan: Plan) -> list[str]:
     published = published_figures(row.baseline).processes * of_process
     found = []
     if _samples(plan) != published:
-        found.append(f"{_samples(plan)} samples a step ({published} published)")
+        found.append(f"{_samples(plan)} samples a step (published: {published})")
     if plan.config["batch_size"] != of_process:  # batch normalisation sees that many
-        found.append(f"batches of {plan.config['batch_size']} a process ({of_process} published)")
+        found.append(f"batches of {plan.config['batch_size']} a process (published: {of_process})")
     if plan.config["amp_dtype"] is None:
-        found.append(f"{_precision(plan.config)} (float16 published)")
+        found.append(f"{_precision(plan.config)} (published: float16)")
     changed = (name for name in recipe if name not in _BY_DESIGN)
     return found + [
-        f"{name} {_shown(plan.config.get(name))} ({_shown(recipe[name])} published)"
+        f"{name} {_shown(plan.config.get(name))} (published: {_shown(recipe[name])})"
         for name in changed
         if plan.config.get(name) != recipe[name]
     ]
@@ -116,7 +117,7 @@ def _samples(plan: Plan) -> int:
 
 def _shown(value: Any) -> str:
     if value is None:
-        return "by default"
+        return "not set"
     return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
@@ -154,8 +155,8 @@ def _arms_table(plan: Plan) -> str:
             settings = ("the best of tuning", "")
         runs = len(plan.seeds if arm.is_waiting else plan.seeds_of(arm))
         rows.append((arm.name, arm.kind, str(runs), str(_samples(plan)), *settings))
-    note = "" if all(arm.kind != "equivalent" for arm in plan.arms) else _RESET
-    return align(rows) + note
+    has_equivalent = any(arm.kind == "equivalent" for arm in plan.arms)
+    return align(rows) + _RESET * has_equivalent
 
 
 _RESET = "\nAn equivalent arm re-sets rate and weight decay of its head and of the rest by alpha."
