@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 60
 DEVICE ?= cuda
 
-.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page gpu-check gpu-study docs reference architecture clean
+.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page gpu-check gpu-study docs dist reference architecture clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -66,6 +66,10 @@ bench: $(STAMP)-dev
 docs: $(STAMP)-dev
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -c docs -d docs/_build/.cache . docs/_build/site
 	@echo "docs/_build/site/docs/index.html"
+
+# The sdist and the wheel into dist/, looked through and tried.
+dist: $(STAMP)-dev
+	$(BIN)/python tools/check_dist.py
 
 # The pages of commands and settings, from the commands' own help.
 reference: $(STAMP)-dev
