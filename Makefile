@@ -68,7 +68,7 @@ docs: $(STAMP)-dev
 	@echo "docs/_build/site/docs/index.html"
 
 # The sdist and the wheel into dist/, looked through and tried.
-dist: $(STAMP)-dev
+dist: $(STAMP)-release
 	$(BIN)/python tools/check_dist.py
 
 # The pages of commands and settings, from the commands' own help.
@@ -100,6 +100,11 @@ $(STAMP)-demo: pyproject.toml constraints.txt
 $(STAMP)-dev: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(STAMP)-release: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[release]"
 	touch $@
 
 clean:
