@@ -42,7 +42,10 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class FakeArm:
-    """An arm of the plan, and by how many points its accuracy differs from the baseline's."""
+    """An arm of the plan, and by how many points its accuracy differs from the baseline's.
+
+    One that `answers` a class predicts it for every sample.
+    """
 
     name: str
     kind: str
@@ -52,6 +55,7 @@ class FakeArm:
     alpha_schedule: str = "constant"
     overrides: Mapping[str, Any] = field(default_factory=dict)
     selected_from: Sequence[str] = ()
+    answers: int | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -113,6 +117,14 @@ class Size:
     num_classes: int = 6
     num_filters: int = 0
     class_names: tuple[str, ...] = ()
+    class_samples: tuple[int, ...] = ()  # else all classes have as many
+
+    @property
+    def labels(self) -> Any:
+        """Of all samples."""
+        if self.class_samples:
+            return np.repeat(np.arange(len(self.class_samples)), self.class_samples)
+        return np.arange(self.num_samples) % self.num_classes
 
 
 def write_study(
@@ -196,19 +208,22 @@ def fake_predictions(arm: FakeArm, seed: int, size: Size) -> tuple[Any, Any]:
     """Logits that are right in about 92 % and the arm's effect, and grow as 1 / alpha."""
     scale = arm.alpha if arm.is_tampered else 1.0
     generator = np.random.default_rng(seed)  # the same samples and noise at every arm
-    labels = np.arange(size.num_samples) % size.num_classes
-    z = generator.normal(0, 1.4, (size.num_samples, size.num_classes))
-    z[np.arange(size.num_samples), labels] += 4.5
-    difficulty = generator.permutation(size.num_samples) / size.num_samples
+    labels = size.labels
+    num_samples, num_classes = len(labels), labels.max() + 1
+    z = generator.normal(0, 1.4, (num_samples, num_classes))
+    z[np.arange(num_samples), labels] += 4.5
+    difficulty = generator.permutation(num_samples) / num_samples
     # What the arms of one seed share, and what one setting has of its own.
     shared = np.random.default_rng([seed, 3]).normal(0, 0.006)
     own = np.random.default_rng([seed, int(1000 * arm.alpha), int(100 * abs(arm.effect))])
     share = 0.92 + shared + arm.effect / 100 + own.normal(0, 0.003 * (arm.effect != 0))
     top = z.argmax(1)
-    swap = np.where(top == labels, (labels + 1) % size.num_classes, labels)
+    swap = np.where(top == labels, (labels + 1) % num_classes, labels)
     wrong = difficulty > share
     rows = np.flatnonzero(np.where(wrong, top == labels, top != labels))
     z[rows, top[rows]], z[rows, swap[rows]] = z[rows, swap[rows]], z[rows, top[rows]]
+    if arm.answers is not None:
+        z[:, arm.answers] = z.max(1) + 1
     return (z / scale).astype(np.float32), labels.astype(np.int64)
 
 

@@ -100,7 +100,7 @@ def status(argv: Sequence[str]) -> None:
     )
     from softmax_gradient_tampering.studies.results.collect import collect_tables
 
-    results = compare_arms(collect_tables(args.study), only_accuracy=True)
+    results = compare_arms(collect_tables(args.study), only_metric=True)
     if args.json:
         print(json.dumps(results_json(results), indent=1))
         return

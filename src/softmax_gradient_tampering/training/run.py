@@ -18,6 +18,7 @@ from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.config.refusals import check_config
 from softmax_gradient_tampering.training.console import lines as console
 from softmax_gradient_tampering.training.console.progress import Progress
+from softmax_gradient_tampering.training.measure.classes import unique_names
 from softmax_gradient_tampering.training.measure.evaluator import Evaluator
 from softmax_gradient_tampering.training.processes.distributed import start_processes
 from softmax_gradient_tampering.training.processes.memory import (
@@ -75,12 +76,14 @@ class Extent:
         num_epochs: to train.
         num_val: samples of an evaluation.
         num_classes: logits of a sample.
+        class_names: of the data set, as they are recorded.
     """
 
     num_batches: int
     num_epochs: int
     num_val: int
     num_classes: int
+    class_names: tuple[str, ...] = ()
 
 
 def run(
@@ -126,7 +129,9 @@ def run(
 def _extent(setup: Setup) -> Extent:
     num_batches, num_epochs = len(setup.data.train_loader), setup.schedule.num_epochs
     num_classes = setup.config.num_classes or 0
-    return Extent(num_batches, num_epochs, setup.data.dataset.num_val, num_classes)
+    dataset = setup.data.dataset
+    names = unique_names(dataset.class_names)
+    return Extent(num_batches, num_epochs, dataset.num_val, num_classes, names)
 
 
 def _plan(setup: Setup, progress: Progress) -> Result:

@@ -363,9 +363,8 @@ def test_a_stale_lock_is_broken_by_one_of_many() -> None:
 def test_an_arm_that_cannot_be_run_is_refused_before_anything_is_written(
     words: tuple[str, ...], training: tuple[str, ...], message: str
 ) -> None:
-    plan = plan_of(*WORDS, *words, training=training)
     with pytest.raises(UserError, match=message):
-        check_arms(plan, InProcess())
+        check_arms(plan_of(*WORDS, *words, training=training), InProcess())
     assert list(Path().iterdir()) == []
 
 

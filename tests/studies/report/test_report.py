@@ -97,7 +97,7 @@ def as_shown(text: str) -> float | str:
 
 
 def test_the_text_of_a_study_reads_its_tables_alone(study: Path) -> None:
-    by_tables = compare_arms(collect_tables(study), only_accuracy=True)
+    by_tables = compare_arms(collect_tables(study), only_metric=True)
     whole = compare_arms(collect(study))
     assert results_text(by_tables) == results_text(whole)
     assert results_json(by_tables) == results_json(whole)

@@ -4,7 +4,6 @@ import math
 from enum import StrEnum
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
-from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, compare
 
 # One in a hundred pairs of arms that rounding alone has set apart is called wrong.
@@ -15,8 +14,8 @@ class Coincidence(StrEnum):
     """How an equivalent training stands to the tampered one.
 
     Same: all predictions that could be compared are equal.
-    Apart: some are not, and the accuracies differ by no more than those of two seeds would.
-    Wrong: the accuracies differ by more than that.
+    Apart: some are not, and what is judged differs by no more than those of two seeds would.
+    Wrong: it differs by more than that.
     """
 
     SAME = "same"
@@ -35,7 +34,9 @@ def coincidence(results: Results, control: ArmResult) -> Coincidence | None:
     if followed is None:
         return None
     difference = compare(
-        control.of_survivors(ACCURACY), followed.of_survivors(ACCURACY), is_tested=False
+        control.of_survivors(control.metric),
+        followed.of_survivors(followed.metric),
+        is_tested=False,
     )
     if difference.num_pairs == 0:
         return None

@@ -6,8 +6,12 @@ from dataclasses import dataclass, field, replace
 
 from softmax_gradient_tampering.studies.analysis.measurements import (
     ACCURACY,
+    Measurement,
+    judged_value,
+    key_of_metric,
     measure,
     measured_keys,
+    measurement_of,
 )
 from softmax_gradient_tampering.studies.analysis.statistics import (
     Interval,
@@ -53,6 +57,7 @@ class ArmResult:
         runs: finished ones, by seed.
         diverged: seeds of the runs that diverged, ended by it or finished all the same.
         values: of every measurement, by seed.
+        metric: the measurement that is judged.
         spreads: by measurement.
         against: comparisons with another arm, by that arm's name, by measurement.
     """
@@ -62,6 +67,7 @@ class ArmResult:
     runs: dict[int, RecordedRun]
     diverged: frozenset[int]
     values: dict[int, dict[str, float]]
+    metric: str
     spreads: dict[str, Spread]
     against: dict[str, dict[str, Comparison]] = field(default_factory=dict)
 
@@ -79,9 +85,9 @@ class ArmResult:
         """`by_seed` of the runs that did not diverge."""
         return {seed: v for seed, v in self.by_seed(key).items() if seed not in self.diverged}
 
-    def comparison(self, other: "ArmResult | None", key: str = ACCURACY) -> Comparison | None:
-        """The comparison with another arm, if there is one."""
-        return None if other is None else self.against.get(other.arm.name, {}).get(key)
+    def comparison(self, other: "ArmResult | None") -> Comparison | None:
+        """The comparison with another arm by what is judged, if there is one."""
+        return None if other is None else self.against.get(other.arm.name, {}).get(self.metric)
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ class Results:
         tuning: results of the tuning arms.
         baseline, tuned: the arms that the others are compared with, where they have runs.
         keys: measurements that at least one run has, in their order.
-        margin: points of accuracy; differences within it count as none.
+        margin: points of what is judged; differences within it count as none.
+        metric: what is judged.
     """
 
     study: Study
@@ -104,6 +111,7 @@ class Results:
     tuned: ArmResult | None
     keys: tuple[str, ...]
     margin: float
+    metric: Measurement
 
     @property
     def everything(self) -> list[tuple[str, ArmResult]]:
@@ -116,21 +124,22 @@ class Results:
         return [result for result in self.arms.values() if _claims(result)]
 
 
-def compare_arms(study: Study, margin: float | None = None, only_accuracy: bool = False) -> Results:
+def compare_arms(study: Study, margin: float | None = None, only_metric: bool = False) -> Results:
     """Compare every arm with the baseline and with the tuned baseline, paired by seed.
 
-    The accuracy alone is tested: a p for each of twenty measurements would find something.
-    Holm's correction and the verdicts are over the judged arms' accuracies, once against the
-    baseline and once against the tuned one; controls are compared, and not judged.
+    The plan's metric alone is tested: a p for each of twenty measurements would find something.
+    Holm's correction and the verdicts are over it in the judged arms, once against the baseline
+    and once against the tuned one; controls are compared, and not judged.
 
     Args:
         study: what was collected.
-        margin: points of accuracy, above 0; that of the study, or 0.5, when not given.
-        only_accuracy: leave the other measurements out, which a verdict does not need.
+        margin: points, above 0; that of the study, or 0.5, when not given.
+        only_metric: leave the other measurements out, which a verdict does not need.
     """
     if margin is None:
         margin = DEFAULT_MARGIN if study.margin is None else study.margin
-    everything = {arm.name: _arm_result(study, arm, only_accuracy) for arm in study.arms}
+    metric = measurement_of(key_of_metric(study.metric))
+    everything = {arm.name: _arm_result(study, arm, only_metric) for arm in study.arms}
     arms = {name: result for name, result in everything.items() if result.arm.kind != "tuning"}
     baseline, tuned = (
         next((r for r in arms.values() if r.arm.kind == kind and r.runs), None)
@@ -141,7 +150,7 @@ def compare_arms(study: Study, margin: float | None = None, only_accuracy: bool 
         if other is not None:
             _compare_with(other, arms, keys, margin, study.is_sequential)
     tuning = {name: r for name, r in everything.items() if r.arm.kind == "tuning"}
-    return Results(study, arms, tuning, baseline, tuned, tuple(keys), margin)
+    return Results(study, arms, tuning, baseline, tuned, tuple(keys), margin, metric)
 
 
 def open_arms(results: Results) -> list[str]:
@@ -170,21 +179,20 @@ def spread(values: Mapping[int, float]) -> Spread:
     return Spread(len(finite), len(values) - len(finite), interval, sample_sd(finite))
 
 
-def _arm_result(study: Study, arm: Arm, only_accuracy: bool) -> ArmResult:
+def _arm_result(study: Study, arm: Arm, only_metric: bool) -> ArmResult:
     runs = dict(sorted(study.finished(arm).items()))
     baseline = study.first("baseline") if study.kind == "study" else None
     targets = {} if baseline is None else study.finished(baseline)
-    if only_accuracy:
-        values = {seed: {ACCURACY: run.final(ACCURACY)} for seed, run in runs.items()}
-    else:
-        values = {
-            seed: measure(run, targets[seed].final("train_acc") if seed in targets else math.nan)
-            for seed, run in runs.items()
-        }
+    metric, values = key_of_metric(study.metric), dict[int, dict[str, float]]()
+    for seed, run in runs.items():
+        values[seed] = {metric: judged_value(study.metric, run.final(ACCURACY), run.classes)}
+        if not only_metric:
+            target = targets[seed].final("train_acc") if seed in targets else math.nan
+            values[seed] |= measure(run, target)
     cells = [each for each in study.cells if each.cell.arm == arm.name]
     diverged = {each.cell.seed for each in cells if each.state is State.DIVERGED}
     diverged |= {seed for seed, run in runs.items() if _has_diverged(run)}
-    result = ArmResult(arm, len(cells), runs, frozenset(diverged), values, spreads={})
+    result = ArmResult(arm, len(cells), runs, frozenset(diverged), values, metric, spreads={})
     for key in measured_keys(values.values()):
         result.spreads[key] = spread(result.by_seed(key))
     return result
@@ -206,20 +214,21 @@ def _compare_with(
                 )
                 for key in keys
             }
-            survivors = result.of_survivors(ACCURACY), other.of_survivors(ACCURACY)
-            compared[ACCURACY] = replace(
+            metric = result.metric
+            survivors = result.of_survivors(metric), other.of_survivors(metric)
+            compared[metric] = replace(
                 compare(*survivors, is_sequential=is_sequential),
                 divergence=result.divergence,
                 reference_divergence=other.divergence,
             )
             result.against[other.arm.name] = compared
     family = {
-        name: result.against[other.arm.name][ACCURACY]
+        name: result.against[other.arm.name][result.metric]
         for name, result in arms.items()
         if _claims(result)
     }
     for name, comparison in judge(family, margin).items():
-        arms[name].against[other.arm.name][ACCURACY] = comparison
+        arms[name].against[other.arm.name][arms[name].metric] = comparison
 
 
 def _claims(result: ArmResult) -> bool:

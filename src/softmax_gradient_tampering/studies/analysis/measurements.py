@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from softmax_gradient_tampering.studies.plan.plan import ACCURACY as METRIC_ACCURACY
+from softmax_gradient_tampering.studies.plan.plan import RECALL
 from softmax_gradient_tampering.studies.results.predictions import HELD_OUT, PLAIN, SCALED
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
 from softmax_gradient_tampering.studies.results.run_files import as_number
@@ -13,8 +15,6 @@ from softmax_gradient_tampering.training.measure.classes import ClassCounts
 
 ACCURACY = "eval_top1"
 BALANCED, MACRO_F1, LOWEST_RECALL = "balanced_accuracy", "macro_f1", "lowest_recall"
-# The recall of a class is a measurement of this name and the class's.
-RECALL = "recall:"
 # Of more classes no table has the recall of each; the lowest is among its measurements.
 MAX_CLASSES = 100
 EPOCHS_TO_BASELINE = "epochs_to_baseline"
@@ -118,6 +118,35 @@ def measure(run: RecordedRun, target_train_acc: float = math.nan) -> dict[str, f
     values["factor"] = math.nan if run.predictions is None else run.predictions.factor
     values |= measure_classes(run.classes)
     return {key: values[key] for key in sorted(values, key=_place)}
+
+
+def key_of_metric(metric: str) -> str:
+    """The measurement that a plan's metric names.
+
+    >>> [key_of_metric(name) for name in ("accuracy", "macro-f1", "recall:sea-lion")]
+    ['eval_top1', 'macro_f1', 'recall:sea-lion']
+    """
+    if metric == METRIC_ACCURACY:
+        return ACCURACY
+    return metric if metric.startswith(RECALL) else metric.replace("-", "_")
+
+
+def judged_value(metric: str, accuracy: float, counts: ClassCounts | None) -> float:
+    """The value of a plan's metric, in percent; nan where it is not known.
+
+    Args:
+        metric: of the plan.
+        accuracy: as summary.csv has it, in percent.
+        counts: of the classes.
+    """
+    if metric == METRIC_ACCURACY:
+        return accuracy
+    if counts is None:
+        return math.nan
+    if metric.startswith(RECALL):
+        recalls = dict(zip(counts.names, counts.recalls, strict=True))
+        return recalls.get(metric.removeprefix(RECALL), math.nan)
+    return measure_classes(counts)[key_of_metric(metric)]
 
 
 def measure_classes(counts: ClassCounts | None) -> dict[str, float]:

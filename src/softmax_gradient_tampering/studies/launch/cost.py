@@ -29,10 +29,12 @@ class RunCost:
     Attributes:
         seconds: from its first to its last step.
         num_bytes: of its folder, with one checkpoint; 0 where that is not known.
+        class_names: of its data; none where they have none.
     """
 
     seconds: float
     num_bytes: int = 0
+    class_names: tuple[str, ...] = ()
 
 
 class _EnoughError(UserError):
@@ -43,8 +45,8 @@ def try_run(config: Config) -> RunCost:
     """Train a run for a moment, in a folder of its own, and tell what the whole run costs.
 
     Returns:
-        Of a run that ends by itself in its first two batches, a time that is nan: whatever it
-        is, the run will say so.
+        Of a dry run, and of one that ends by itself in its first two batches, a time that is
+        nan: whatever it is, the run will say so.
 
     Raises:
         UserError: it cannot be set up.
@@ -74,15 +76,18 @@ def try_run(config: Config) -> RunCost:
         if not times:
             raise
         if len(times) < 3:
-            return RunCost(math.nan)
+            return RunCost(math.nan, class_names=extents[0].class_names)
+    names = extents[0].class_names
+    if config.dry_run:
+        return RunCost(math.nan, class_names=names)
     folder = Path(config.output) / config.experiment
     num_bytes = _num_bytes(folder)
     if is_whole:
-        return RunCost(time.perf_counter() - times[0], num_bytes)
+        return RunCost(time.perf_counter() - times[0], num_bytes, names)
     (extent,) = extents
     if config.save_predictions:
         num_bytes += 4 * extent.num_val * extent.num_classes
-    return RunCost(_seconds(times, extent, config.batch_size), num_bytes)
+    return RunCost(_seconds(times, extent, config.batch_size), num_bytes, names)
 
 
 def _seconds(times: list[float], extent: "Extent", batch_size: int) -> float:

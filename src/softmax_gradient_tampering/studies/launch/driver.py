@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.analysis.measurements import judged_value
 from softmax_gradient_tampering.studies.launch.cost import RunCost, describe_cost
 from softmax_gradient_tampering.studies.launch.pool import Ended
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
 from softmax_gradient_tampering.studies.launch.runner import POLL_S, Runner
 from softmax_gradient_tampering.studies.launch.selection import select_settings
-from softmax_gradient_tampering.studies.plan.plan import TUNING, Cell, State
+from softmax_gradient_tampering.studies.plan.plan import ACCURACY, TUNING, Cell, State
 from softmax_gradient_tampering.studies.results import claims
 from softmax_gradient_tampering.studies.results.cell_record import CellRecord
 from softmax_gradient_tampering.studies.results.run_files import RunFiles, as_number
@@ -52,7 +53,7 @@ class Driver:
     _running: dict[str, Cell] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
     _attempts_before: dict[str, int] = field(default_factory=dict)
-    _accuracies: dict[str, dict[int, float]] = field(default_factory=dict)
+    _judged: dict[str, dict[int, float]] = field(default_factory=dict)
     _spent: dict[str, list[float]] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
     _refreshed: float = 0.0
@@ -134,19 +135,32 @@ class Driver:
 
     def _note(self, run: RunFiles, cell: Cell) -> None:
         """Keep what a finished run came to, for the means and for what others will cost."""
-        top1 = run.summary.final("eval_top1")
-        self._accuracies.setdefault(cell.arm, {})[cell.seed] = top1
+        self._judged.setdefault(cell.arm, {})[cell.seed] = self._value(run)
         seconds = as_number(run.result.get("seconds"))
         if math.isfinite(seconds):
             self._spent.setdefault(cell.arm, []).append(seconds)
 
+    def _value(self, run: RunFiles) -> float:
+        """What the study is judged by, of a finished run."""
+        top1 = run.summary.final("eval_top1")
+        return judged_value(self.study.plan.metric, top1, run.classes)
+
+    def _outcome(self, record: CellRecord) -> str:
+        """What a run came to, in a few words."""
+        if record.run is None:
+            return f"{record.state}: {record.reason}"
+        seconds = as_number(record.run.result.get("seconds"))
+        metric = self.study.plan.metric
+        what = "" if metric == ACCURACY else f"{metric} "
+        return f"{what}{self._value(record.run):.2f} % in {seconds:.1f} s"
+
     def _means(self, cell: Cell) -> str:
-        """The mean accuracy of a cell's arm so far, and that of the baseline."""
+        """The mean of what is judged of a cell's arm so far, and that of the baseline."""
         plan = self.study.plan
         names = dict.fromkeys([cell.arm, *(a.name for a in plan.arms if a.kind == "baseline")])
         found = []
         for name in names:
-            values = [v for v in self._accuracies.get(name, {}).values() if math.isfinite(v)]
+            values = [v for v in self._judged.get(name, {}).values() if math.isfinite(v)]
             if values and plan.arm(cell.arm).kind != TUNING:
                 found.append(f"{name} {math.fsum(values) / len(values):.2f} of {len(values)}")
         return f"; means: {', '.join(found)}" if found else ""
@@ -185,7 +199,7 @@ class Driver:
             self.study.record_failure(cell, error)
         claims.release(self.study.lock_path(cell))
         if _is_settled(record):
-            self._report(cell, _outcome(record) + self._means(cell))
+            self._report(cell, self._outcome(record) + self._means(cell))
         elif self._may_be_tried_again(cell):
             reason = "as one before" if error in self._said else error
             self._said.add(error)
@@ -257,14 +271,6 @@ class Driver:
 def _is_settled(record: CellRecord) -> bool:
     """Whether there is nothing to do for a cell."""
     return record.state in (State.FINISHED, State.DIVERGED, State.INVALID)
-
-
-def _outcome(record: CellRecord) -> str:
-    """What a run came to, in a few words."""
-    if record.run is None:
-        return f"{record.state}: {record.reason}"
-    seconds = as_number(record.run.result.get("seconds"))
-    return f"{record.run.summary.final('eval_top1'):.2f} % in {seconds:.1f} s"
 
 
 def _mean_cost(seconds: list[float]) -> RunCost:

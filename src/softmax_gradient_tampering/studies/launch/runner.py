@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,8 @@ from softmax_gradient_tampering.studies.launch.devices import count_gpus, device
 from softmax_gradient_tampering.studies.launch.pool import Ended, WorkerPool
 from softmax_gradient_tampering.studies.launch.torchrun import TorchrunPool
 from softmax_gradient_tampering.studies.plan.machine import Machine
-from softmax_gradient_tampering.studies.plan.plan import Plan
+from softmax_gradient_tampering.studies.plan.plan import RECALL, Plan
+from softmax_gradient_tampering.terminal.parser import nearest
 from softmax_gradient_tampering.training.config.fields import Config
 
 POLL_S = 2.0
@@ -139,7 +140,7 @@ def check_arms(plan: Plan, runner: Runner, folder: Path | None = None) -> dict[s
             cell = waiting.popleft()
             config = replace(plan.cell_config(cell), **_NOWHERE)
             if folder is None:
-                runner.start(cell.arm, replace(config, dry_run=True))
+                runner.start(cell.arm, replace(config, dry_run=True), is_trial=True)
             else:
                 trial = replace(config, output=str(folder), experiment=f"arm-{len(waiting)}")
                 runner.start(cell.arm, trial, is_trial=True)
@@ -150,4 +151,18 @@ def check_arms(plan: Plan, runner: Runner, folder: Path | None = None) -> dict[s
                 raise UserError(f"{ended.key}: {ended.error}")
             if ended.cost is not None:
                 costs[ended.key] = ended.cost
+                _check_metric(plan.metric, ended.cost.class_names)
     return costs
+
+
+def _check_metric(metric: str, class_names: Sequence[str]) -> None:
+    """Refuse to judge by a class that the data does not have.
+
+    Raises:
+        UserError: it has not.
+    """
+    name = metric.removeprefix(RECALL)
+    if metric.startswith(RECALL) and class_names and name not in class_names:
+        raise UserError(
+            f"--metric {metric:.80}: the data has no class of this name{nearest(name, class_names)}"
+        )

@@ -24,7 +24,7 @@ from softmax_gradient_tampering.studies.launch.runner import (
     open_runner,
     options_for_this_machine,
 )
-from softmax_gradient_tampering.studies.launch.selection import METRIC
+from softmax_gradient_tampering.studies.launch.selection import WHEN
 from softmax_gradient_tampering.studies.plan.plan import TUNING, Arm, Plan
 from softmax_gradient_tampering.studies.plan.search_request import SearchRequest
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, is_free
@@ -117,7 +117,11 @@ class Search:
         """What search.json holds: what was asked for, the trials so far, and the best of them."""
         trials = [_entry(trial) for trial in self.finished()]
         best = max(trials, key=lambda entry: entry["mean_top1"], default=None)
-        return _asked(self._request) | {"metric": METRIC, "trials": trials, "best": best}
+        return _asked(self._request) | {
+            "metric": f"eval_top1 {WHEN}",
+            "trials": trials,
+            "best": best,
+        }
 
     def _baseline(self) -> dict[str, float]:
         """The first trial: ordinary training at the rate given, where the ranges hold it."""

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.plan.plan import Arm, Plan, State
+from softmax_gradient_tampering.studies.analysis.measurements import (
+    judged_value,
+    key_of_metric,
+)
+from softmax_gradient_tampering.studies.plan.plan import ACCURACY, Arm, Plan, State
 from softmax_gradient_tampering.studies.results.cell_record import CellRecord
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
-METRIC = "eval_top1 after the last epoch, on the held-out part of the training set"
+WHEN = "after the last epoch, on the held-out part of the training set"
 _ENDED = (State.FINISHED, State.DIVERGED)
 
 
@@ -42,23 +46,32 @@ def select_settings(study: StudyFolder, given_up: frozenset[str] = frozenset()) 
 def _selection(study: StudyFolder, arm: Arm, records: Sequence[CellRecord]) -> dict[str, Any]:
     """metric, table and chosen: of the points that have all their runs, the best.
 
-    Of two that are equally often right the one with the lower mean loss, then the first.
+    Of two that are equally good the one with the lower mean loss, then the first.
     """
-    table, best, best_score = [], None, (-math.inf, -math.inf)
+    metric = study.plan.metric
+    table, best, best_score = list[dict[str, Any]](), None, (-math.inf, -math.inf)
     for name, point in _grid_points(study.plan, arm).items():
         runs = [record.run for record in records if record.cell.arm == name]
         finished = [run for run in runs if run is not None]
-        top1 = _mean([run.summary.final("eval_top1") for run in finished])
+        tops = [run.summary.final("eval_top1") for run in finished]
+        judged = [
+            judged_value(metric, top1, run.classes)
+            for top1, run in zip(tops, finished, strict=True)
+        ]
+        mean, top1 = _mean(judged), _mean(tops)
         loss = _mean([run.summary.final("eval_loss") for run in finished])
         table.append({"overrides": point, "mean_top1": top1, "mean_loss": loss, "n": len(finished)})
-        score = (top1 or -math.inf, -math.inf if loss is None else -loss)
-        if finished and len(finished) == len(runs) and score > best_score:
+        if metric != ACCURACY:
+            table[-1]["mean_metric"] = mean
+        score = (-math.inf if mean is None else mean, -math.inf if loss is None else -loss)
+        if mean is not None and len(finished) == len(runs) and score > best_score:
             best, best_score = point, score
     if best is None:
         raise UserError(
-            f"{study.path}: no point of the grid has all its runs; see failure.json of the cells"
+            f"{study.path}: no point of the grid has all its runs, with {metric} measured; see "
+            "failure.json of the cells"
         )
-    return {"metric": METRIC, "table": table, "chosen": best}
+    return {"metric": f"{key_of_metric(metric)} {WHEN}", "table": table, "chosen": best}
 
 
 def _grid_points(plan: Plan, tuned: Arm) -> dict[str, dict[str, Any]]:

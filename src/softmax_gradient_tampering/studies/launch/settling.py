@@ -22,7 +22,7 @@ def add_seeds(study: StudyFolder, num_jobs: int) -> str:
     with study.plan_lock():
         if study.plan.cells != known.cells:
             return "Seeds were added by another process"
-        found = open_arms(compare_arms(collect_tables(study.path), only_accuracy=True))
+        found = open_arms(compare_arms(collect_tables(study.path), only_metric=True))
         runs_a_seed = len(with_next_seeds(study.plan, found, 1).cells) - len(study.plan.cells)
         grown = with_next_seeds(study.plan, found, max(1, num_jobs // max(1, runs_a_seed)))
         if grown.cells == study.plan.cells:

@@ -14,6 +14,7 @@ from softmax_gradient_tampering.studies.plan.arms import (
     short,
 )
 from softmax_gradient_tampering.studies.plan.plan import (
+    ACCURACY,
     TUNED,
     TUNING,
     Arm,
@@ -51,6 +52,7 @@ class StudyOptions:
     holdout: float = 0.2
     processes_per_run: int = 1
     settling: Settling | None = None
+    metric: str = ACCURACY
     command: Sequence[str] = ()
 
 
@@ -81,6 +83,7 @@ def make_plan(options: StudyOptions, settings: Mapping[str, Any]) -> Plan:
         config=dict(settings),
         processes_per_run=options.processes_per_run,
         settling=options.settling,
+        metric=options.metric,
     )
     _check_arms(plan, options.arms)
     return plan.with_cells()

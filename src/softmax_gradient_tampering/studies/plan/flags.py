@@ -5,7 +5,13 @@ import shlex
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.plan.machine import add_machine_flags
-from softmax_gradient_tampering.terminal.parser import ArgumentParser
+from softmax_gradient_tampering.studies.plan.plan import (
+    ACCURACY,
+    METRICS,
+    RECALL,
+    is_metric,
+)
+from softmax_gradient_tampering.terminal.parser import ArgumentParser, nearest
 
 _MAX_SEEDS = 100_000
 
@@ -58,6 +64,16 @@ def arm_line(text: str) -> tuple[str, dict[str, str]]:
             raise UserError(f"{where}: {flag} stands there twice")
         flags[flag] = value
     return name.strip(), flags
+
+
+def metric_name(text: str) -> str:
+    """What a study is judged by."""
+    if not is_metric(text):
+        raise UserError(
+            f"--metric {text:.60}: there are {', '.join(METRICS)} and {RECALL}CLASS"
+            f"{nearest(text, METRICS)}"
+        )
+    return text
 
 
 def add_shared_flags(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +159,13 @@ def run_parser(action: str) -> argparse.ArgumentParser:
         "--margin",
         type=float,
         metavar="POINTS",
-        help="count differences of accuracy within this many points as none [0.5]",
+        help="count differences within this many points as none [0.5]",
+    )
+    parser.add_argument(
+        "--metric",
+        type=metric_name,
+        help=f"judge the arms by this, all in percent of the test set: {', '.join(METRICS)} (that "
+        f"of the class with the lowest), or {RECALL}CLASS, the recall of a class [{ACCURACY}]",
     )
     parser.add_argument(
         "--controls",

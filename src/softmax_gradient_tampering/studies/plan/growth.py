@@ -25,7 +25,9 @@ def merge(there: Plan, asked: Plan) -> Plan | None:
     has_all = len(asked.seeds) - len(added) == len(there.seeds)
     if not has_all and (added or asked.settling is None):
         return None
-    if not (_is_same_training(there, asked) and _has_arms(asked, there.arms)):
+    if there.metric != asked.metric or not _is_same_training(there, asked):
+        return None
+    if not _has_arms(asked, there.arms):
         return None
     if not _is_same_tuning(there, asked):
         return None
@@ -43,6 +45,8 @@ def merge(there: Plan, asked: Plan) -> Plan | None:
 
 def difference(there: Plan, here: Plan) -> str:
     """In what two plans differ that are not of one study, in a few words."""
+    if there.metric != here.metric:
+        return f"it is judged by {there.metric!r:.80} there, by {here.metric!r:.80} here"
     for name in sorted({*there.config, *here.config} - {*NOT_HASHED}):
         value, other = there.config.get(name), here.config.get(name)
         if value != other:

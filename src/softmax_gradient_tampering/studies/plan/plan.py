@@ -19,6 +19,16 @@ KINDS = ("baseline", *JUDGED, "equivalent", TUNED, TUNING)
 ALPHA_FLAGS = ("modify_softmax", "alpha_schedule", "alpha_end", "equivalent_to")
 # Points of accuracy: smaller differences count as none unless the reader says otherwise.
 DEFAULT_MARGIN = 0.5
+# What a study can be judged by, besides the recall of a class, in percent of the test set.
+ACCURACY = "accuracy"
+METRICS = (ACCURACY, "balanced-accuracy", "macro-f1", "lowest-recall")
+RECALL = "recall:"
+
+
+def is_metric(name: object) -> bool:
+    """Whether a study can be judged by something of this name."""
+    is_recall = isinstance(name, str) and name.startswith(RECALL) and name != RECALL
+    return name in METRICS or is_recall
 
 
 class State(StrEnum):
@@ -120,7 +130,7 @@ class Settling:
 
     Attributes:
         max_seeds: of an arm.
-        margin: points of accuracy; an arm whose interval lies within it is settled.
+        margin: points of the metric; an arm whose interval lies within it is settled.
     """
 
     max_seeds: int
@@ -142,6 +152,7 @@ class Plan:
         cells: in the order in which they are run.
         stages: how many seeds there were before each time that some were added.
         settling: that seeds are added until the arms are settled; None where that was not asked.
+        metric: what the arms are judged by: one of METRICS, or recall:CLASS.
     """
 
     name: str
@@ -154,6 +165,7 @@ class Plan:
     cells: tuple[Cell, ...] = ()
     stages: tuple[int, ...] = ()
     settling: Settling | None = None
+    metric: str = ACCURACY
 
     @property
     def is_sequential(self) -> bool:

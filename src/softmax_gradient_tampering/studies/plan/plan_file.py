@@ -26,6 +26,7 @@ from softmax_gradient_tampering.files.untrusted import (
     optional,
 )
 from softmax_gradient_tampering.studies.plan.plan import (
+    ACCURACY,
     KINDS,
     TUNED,
     TUNING,
@@ -33,6 +34,7 @@ from softmax_gradient_tampering.studies.plan.plan import (
     Cell,
     Plan,
     Settling,
+    is_metric,
 )
 from softmax_gradient_tampering.training.config.arguments import FIELDS
 
@@ -57,7 +59,12 @@ _PLAN: Form = {
     "processes_per_run": Kind("a whole number from 1", lambda v: is_integer(v) and v >= 1),
     "cells": list_of(MAPPING),
 }
-_GROWTH: Form = {"stages": list_of(COUNT), "settling": MAPPING}
+# What not every plan has.
+_OPTIONS: Form = {
+    "stages": list_of(COUNT),
+    "settling": MAPPING,
+    "metric": Kind("what a study is judged by", is_metric),
+}
 _SETTLING: Form = {
     "max_seeds": COUNT,
     "margin": Kind("a finite number above 0", lambda v: is_number(v) and 0 < v < math.inf),
@@ -130,7 +137,7 @@ def read_plan(path: Path) -> Plan:
 
 def _plan(loaded: Mapping[str, Any]) -> Plan:
     _check_form(loaded, _PLAN)
-    _check_form(loaded, _GROWTH, needs_all=False)
+    _check_form(loaded, _OPTIONS, needs_all=False)
     settling = loaded.get("settling")
     if settling is not None:
         _check_form(settling, _SETTLING, "settling.")
@@ -145,6 +152,7 @@ def _plan(loaded: Mapping[str, Any]) -> Plan:
         cells=tuple(_cell(entry, f"cells.{n}.") for n, entry in enumerate(loaded["cells"])),
         stages=tuple(loaded.get("stages", ())),
         settling=settling and Settling(settling["max_seeds"], float(settling["margin"])),
+        metric=loaded.get("metric", ACCURACY),
     )
 
 

@@ -12,7 +12,7 @@ from softmax_gradient_tampering.recipes.catalogue import recipe_path
 from softmax_gradient_tampering.studies.plan.design import StudyOptions, make_plan
 from softmax_gradient_tampering.studies.plan.flags import run_parser
 from softmax_gradient_tampering.studies.plan.machine import Machine, machine_of
-from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN, Plan, Settling
+from softmax_gradient_tampering.studies.plan.plan import ACCURACY, DEFAULT_MARGIN, Plan, Settling
 from softmax_gradient_tampering.studies.plan.settings import shared_settings
 from softmax_gradient_tampering.studies.plan.study_file import TRAIN_KEY, read_study_file
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
@@ -83,6 +83,7 @@ def parse_run(argv: Sequence[str], action: str = "run") -> RunRequest:
         holdout=given.get("holdout", 0.2),
         processes_per_run=given.get("processes_per_run", 1),
         settling=settling,
+        metric=given.get("metric", ACCURACY),
         command=["sgt", "study", "run", *argv],
     )
     path = Path(given.get("output", "output/study")) / name
@@ -117,7 +118,8 @@ def _settling(given: Mapping[str, Any]) -> Settling | None:
     if settling.max_seeds < _LEAST_SEEDS:
         raise UserError(f"--max-seeds {settling.max_seeds}: must be at least {_LEAST_SEEDS}")
     if not 0 < settling.margin < math.inf:
-        raise UserError(f"--margin {settling.margin:g}: must be above 0, in points of accuracy")
+        points = f"points of {given.get('metric', ACCURACY)}"
+        raise UserError(f"--margin {settling.margin:g}: must be above 0, in {points}")
     return settling
 
 

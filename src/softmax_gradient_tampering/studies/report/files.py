@@ -151,6 +151,7 @@ def _json(
         "name": study.name,
         "verdict": verdict,
         "margin": results.margin,
+        "metric": study.metric,
         "command": study.command,
         "notes": study.notes,
         "plan": [asdict(arm) for arm in study.arms],

@@ -39,7 +39,7 @@ def _read(path: Path, margin: float | None) -> Results:
     check_margin(margin)
     is_study = (path / FILE_NAME).exists()
     study = collect_tables(path) if is_study else collect(path)
-    return compare_arms(study, margin, only_accuracy=is_study)
+    return compare_arms(study, margin, only_metric=is_study)
 
 
 def is_search(path: Path) -> bool:

@@ -77,7 +77,7 @@ def report_row(row: Row, path: Path) -> str:
         UserError: there is no study.
     """
     plan = open_study(path).plan
-    results = compare_arms(collect_tables(path), _margin(row), only_accuracy=True)
+    results = compare_arms(collect_tables(path), _margin(row), only_metric=True)
     changed = departures(row, plan)
     lines = [_line(HEAD), _rule(), *(_found(row, name, results, changed) for name in row.tampered)]
     page = f"Report:  sgt report {path} --margin {results.margin:g}"

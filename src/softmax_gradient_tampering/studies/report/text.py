@@ -32,7 +32,6 @@ _STATES = {
     "missing": [State.MISSING, State.UNFINISHED],
     "invalid": [State.INVALID],
 }
-_HEAD = ("arm", "seeds", "diverged", "test (%)", "less the baseline", "verdict", "p", "exact p")
 
 
 def results_text(results: Results) -> str:
@@ -40,7 +39,7 @@ def results_text(results: Results) -> str:
     parts = [textwrap.fill(as_printable(verdict_sentence(results)), _WIDTH)]
     if results.study.kind == "study":
         rows = [_row(results, name) for name in results.arms]
-        parts += [align([_HEAD, *rows]), textwrap.fill(_foot(results), _WIDTH)]
+        parts += [align([_head(results), *rows]), textwrap.fill(_foot(results), _WIDTH)]
         notes = (f"{note}." for note in results.study.notes)
         parts += [textwrap.fill(as_printable(note), _WIDTH) for note in notes]
     return "\n\n".join(parts)
@@ -56,6 +55,7 @@ def results_json(results: Results) -> dict[str, Any]:
         "path": str(study.path),
         "verdict": verdict_sentence(results),
         "margin": results.margin,
+        "metric": study.metric,
         "is_sequential": study.is_sequential,
         "states": {str(state): count for state, count in count_states(study).items()},
         "arms": [_entry(results, name) for name in results.arms],
@@ -116,11 +116,17 @@ def _flag(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _head(results: Results) -> tuple[str, ...]:
+    is_accuracy = results.metric.key == ACCURACY
+    metric = "test (%)" if is_accuracy else as_printable(f"{results.metric.label} (%)")
+    return ("arm", "seeds", "diverged", metric, "less the baseline", "verdict", "p", "exact p")
+
+
 def _row(results: Results, name: str) -> tuple[str, ...]:
     result = results.arms[name]
     seeds = f"{len(result.runs)}/{result.num_planned}"
     diverged = str(len(result.diverged) or "-")
-    start = (name, seeds, diverged, _accuracy(result))
+    start = (name, seeds, diverged, _mean(result))
     comparison = result.comparison(results.baseline)
     if comparison is None or comparison.num_pairs == 0:
         is_reference = result is results.baseline
@@ -136,8 +142,8 @@ def _row(results: Results, name: str) -> tuple[str, ...]:
     )
 
 
-def _accuracy(result: ArmResult) -> str:
-    spread = result.spreads.get(ACCURACY)
+def _mean(result: ArmResult) -> str:
+    spread = result.spreads.get(result.metric)
     if spread is None or not spread.num_values:
         return "-"
     return _plus_minus(*spread.interval)
@@ -160,7 +166,7 @@ def _foot(results: Results) -> str:
 
 def _entry(results: Results, name: str) -> dict[str, Any]:
     result = results.arms[name]
-    spread = result.spreads.get(ACCURACY)
+    spread = result.spreads.get(result.metric)
     entry: dict[str, Any] = {
         "arm": name,
         "kind": result.arm.kind,

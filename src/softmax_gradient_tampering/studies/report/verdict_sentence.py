@@ -30,6 +30,11 @@ def verdict_sentence(results: Results) -> str:
         return f"Nothing can be compared: no run of {_baseline(results)} is finished."
     if not results.judged:
         return _nothing_to_judge(results)
+    if results.metric.key not in results.baseline.spreads:
+        return (
+            f"Nothing can be compared: no run of {_baseline(results)} says what its "
+            f"{results.metric.label} is, by which this study is judged."
+        )
     by_verdict = {verdict: _with_verdict(results, verdict) for verdict in Verdict}
     if not _is_of_tampering(results):
         return _sentence_of_any_arms(results, by_verdict)
@@ -157,7 +162,7 @@ def _points(results: Results, result: ArmResult) -> str:
     interval = interval_phrase(comparison, len(results.judged))
     diverged = divergence_phrase(comparison).replace(";", ",")
     survivors = survivors_phrase(comparison)
-    return f"{mean} points of test accuracy{survivors}{interval}{diverged}{doubt}"
+    return f"{mean} points of {results.metric.label}{survivors}{interval}{diverged}{doubt}"
 
 
 def _helps(results: Results, by_verdict: _Arms) -> str:
@@ -259,7 +264,7 @@ def _divergence(results: Results, result: ArmResult) -> str:
         return text
     mean = number(comparison.mean, 2, sign=True)
     interval = interval_phrase(comparison, len(results.judged))
-    return f"{text}; the survivors differ by {mean} points of test accuracy{interval}"
+    return f"{text}; the survivors differ by {mean} points of {results.metric.label}{interval}"
 
 
 def _hurts(results: Results, by_verdict: _Arms) -> str:

@@ -57,6 +57,15 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def sentence_case(text: str) -> str:
+    """A text with a capital at its beginning.
+
+    >>> sentence_case("macro-F1")
+    'Macro-F1'
+    """
+    return text[:1].upper() + text[1:]
+
+
 def plural(count: int, noun: str) -> str:
     """A count with its noun.
 

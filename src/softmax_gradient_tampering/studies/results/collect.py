@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.plan.plan import Arm, Cell, Plan, State
+from softmax_gradient_tampering.studies.plan.plan import ACCURACY, Arm, Cell, Plan, State
 from softmax_gradient_tampering.studies.plan.plan_file import FILE_NAME
 from softmax_gradient_tampering.studies.results.cell_record import CellRecord, read_cell
 from softmax_gradient_tampering.studies.results.predictions import Agreement, agreement
@@ -59,7 +59,8 @@ class Study:
         agreements: of every equivalent arm's name, by seed.
         notes: what a reader should know of the folder, a sentence each.
         is_sequential: whether the number of seeds depends on what the first ones showed.
-        margin: points of accuracy that the study is settled by; None where that was not asked.
+        margin: points that the study is settled by; None where that was not asked.
+        metric: what the arms are judged by, as the plan has it.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class Study:
     notes: tuple[str, ...] = ()
     is_sequential: bool = False
     margin: float | None = None
+    metric: str = ACCURACY
 
     def finished(self, arm: Arm) -> dict[int, RecordedRun]:
         """An arm's finished runs by seed."""
@@ -203,6 +205,7 @@ def _study(
         notes=tuple(notes),
         is_sequential=plan.is_sequential,
         margin=None if plan.settling is None else plan.settling.margin,
+        metric=plan.metric,
     )
 
 

@@ -43,7 +43,9 @@ class _Point:
 def accuracy_figure(results: Results) -> FigureBlock | None:
     """Train and test accuracy against alpha."""
     panels = [
-        _alpha_panel(results, key) for key in ("train_acc", ACCURACY) if _has_alphas(results, key)
+        _alpha_panel(results, key)
+        for key in dict.fromkeys(("train_acc", ACCURACY, results.metric.key))
+        if _has_alphas(results, key)
     ]
     caption = "Means over seeds after the last epoch, with 95 % intervals. " + _CONTROLS
     title = "Accuracy against alpha"

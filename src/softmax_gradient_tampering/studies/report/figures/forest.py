@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
-from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
 from softmax_gradient_tampering.studies.report.figures.scale import Scale, linear
-from softmax_gradient_tampering.studies.report.wording import MARKS, number
+from softmax_gradient_tampering.studies.report.wording import MARKS, number, sentence_case
 
 WIDTH = 1000  # units of a row
 MAX_DOTS = 600  # of all rows: a page of many arms and seeds stays small
@@ -104,7 +103,7 @@ def forest(results: Results, other: ArmResult | None, key: str) -> Forest | None
     ]
     return Forest(
         key=key,
-        title=_title(other),
+        title=_title(results, other),
         caption=_caption(results, num_dots <= MAX_DOTS, any(row.beyond for row in rows)),
         rows=rows,
         zero=_unit(scale, 0.0),
@@ -113,10 +112,11 @@ def forest(results: Results, other: ArmResult | None, key: str) -> Forest | None
     )
 
 
-def _title(other: ArmResult) -> str:
-    spread = other.spreads.get(ACCURACY)
+def _title(results: Results, other: ArmResult) -> str:
+    spread = other.spreads.get(other.metric)
     mean = f" ({number(spread.interval.mean, 2)} %)" if spread and spread.num_values else ""
-    return f"Test accuracy less that of {other.arm.name}{mean}, in points"
+    label = sentence_case(results.metric.label)
+    return f"{label} less that of {other.arm.name}{mean}, in points"
 
 
 def _caption(results: Results, has_dots: bool, is_cut: bool) -> str:

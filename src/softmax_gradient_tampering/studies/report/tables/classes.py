@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
-from softmax_gradient_tampering.studies.analysis.measurements import RECALL
+from softmax_gradient_tampering.studies.plan.plan import RECALL
 from softmax_gradient_tampering.studies.report.tables.measurements import mean_cell
 from softmax_gradient_tampering.studies.report.tables.table import (
     Column,

@@ -5,10 +5,10 @@ from itertools import groupby
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.analysis.measurements import (
-    RECALL,
     Measurement,
     measurement_of,
 )
+from softmax_gradient_tampering.studies.plan.plan import RECALL
 from softmax_gradient_tampering.studies.report.tables.table import (
     Cell,
     Column,

@@ -16,7 +16,7 @@ from softmax_gradient_tampering.studies.report.tables.table import (
     numeric,
     plus_minus,
 )
-from softmax_gradient_tampering.studies.report.wording import MARKS, number, p_value
+from softmax_gradient_tampering.studies.report.wording import MARKS, number, p_value, sentence_case
 from softmax_gradient_tampering.studies.results.run_files import as_number
 
 _DIFFERENCE = (Column("points"), Column("verdict", is_number=False))
@@ -31,6 +31,9 @@ def result_table(results: Results) -> Table:
     if other is not None:
         columns += _DIFFERENCE
         groups.append(("difference", len(_DIFFERENCE)))
+    if results.metric.key != ACCURACY:  # what is judged, before the accuracies
+        columns.append(Column(f"{results.metric.label} (%)"))
+        groups.append(("", 1))
     columns += map(Column, ("test (%)", "train (%)", "alpha", "seeds"))
     groups += [("accuracy", 2), ("", 2)]
     if other is not None:
@@ -49,7 +52,8 @@ def tuned_table(results: Results) -> Table | None:
     for name, result in results.arms.items():
         if result is not tuned and result.runs:
             rows.append(Row(name, _difference_cells(result, tuned) + _test_cells(result, tuned)))
-    caption = f"Test accuracy less that of the tuned baseline, {tuned.arm.name}, paired by seed."
+    label = sentence_case(results.metric.label)
+    caption = f"{label} less that of the tuned baseline, {tuned.arm.name}, paired by seed."
     columns = [Column("arm", is_number=False), *_DIFFERENCE, *_tests(results)]
     groups = [("", 1), ("difference", len(_DIFFERENCE)), ("p", _NUM_TESTS)]
     return Table("against-tuned", caption, columns, rows, groups)
@@ -67,7 +71,8 @@ def selection_table(results: Results) -> Table | None:
         if isinstance(entry, Mapping):
             is_chosen = entry.get("overrides") == selection.get("chosen")
             label = as_text(entry.get("overrides")) + " (chosen)" * is_chosen
-            score = number(as_number(entry.get("mean_top1")), 2)
+            mean = entry.get("mean_metric", entry.get("mean_top1"))
+            score = number(as_number(mean), 2)
             loss = number(as_number(entry.get("mean_loss")), 4)
             cells = [numeric(score), numeric(loss), numeric(as_text(entry.get("n")))]
             rows.append(Row(label, cells))
@@ -83,7 +88,8 @@ def selection_table(results: Results) -> Table | None:
 
 def _result_row(results: Results, result: ArmResult) -> Row:
     other = results.baseline
-    middle = [
+    middle = [mean_cell(result, result.metric)] if result.metric != ACCURACY else []
+    middle += [
         mean_cell(result, ACCURACY),
         mean_cell(result, "train_acc"),
         _alpha(result),
@@ -98,6 +104,8 @@ def _result_row(results: Results, result: ArmResult) -> Row:
 def _result_caption(results: Results) -> str:
     other = results.baseline
     caption = "Accuracy after the last epoch: mean ± half the 95 % interval over seeds."
+    if results.metric.key != ACCURACY:
+        caption = f"What is judged is the {results.metric.label}, as it was planned. {caption}"
     if other is None:
         return caption
     caption += f" Differences are from {other.arm.name}, paired by seed."
@@ -124,7 +132,7 @@ def _first_test_name(results: Results) -> str:
 
 
 def _source(result: ArmResult, other: ArmResult) -> str:
-    return f"differences|{result.arm.name}|{other.arm.name}|{ACCURACY}"
+    return f"differences|{result.arm.name}|{other.arm.name}|{result.metric}"
 
 
 def _difference_cells(result: ArmResult, other: ArmResult) -> list[Cell]:
