@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.recipes.catalogue import (
@@ -18,6 +19,8 @@ from softmax_gradient_tampering.recipes.catalogue import (
 from softmax_gradient_tampering.studies.launch import devices
 from softmax_gradient_tampering.studies.plan.reproduction import parse_reproduction
 from softmax_gradient_tampering.studies.report.reproduction import HEAD, unreported_row
+from softmax_gradient_tampering.studies.results.study_folder import open_study
+from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
 from softmax_gradient_tampering.training.config.arguments import load_config
 
 ROW = "resnet18/cosine-scheduler-alpha-0.25"
@@ -152,6 +155,26 @@ def test_a_row_is_trained_resumed_and_reported(
     assert "amp_dtype" not in changed
 
     assert f"sgt report {study} --margin 0.09" in said
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_equivalent_of_adaptive_clipping_agrees_bit_by_bit(
+    photos: str,
+) -> None:
+    words = ["reproduce", ADAPTIVE, "--data_dir", photos, "--output", "out", "--seeds", "1"]
+    own = ["--controls", "equivalent", "--processes-per-run", "2", "--jobs", "1"]
+    assert main([*words, *own, "--", *SMALL, "--model", "resnet18_wobn", "--epochs", "2"]) == 0
+    study = open_study(Path("out") / ADAPTIVE.replace("/", "-"))
+    weights = {
+        cell.arm: load_checkpoint(study.cell_path(cell) / "last.pth.tar")["state_dict"]
+        for cell in study.plan.cells
+    }
+    tampered, ordinary, plain = (
+        weights[name] for name in ("alpha-0.25", "equivalent-0.25", "alpha-1")
+    )
+    for name, value in tampered.items():
+        assert torch.equal(ordinary[name], value * (0.25 if name.startswith("fc.") else 1))
+    assert any(not torch.equal(plain[name], value) for name, value in tampered.items())
 
 
 @pytest.mark.usefixtures("in_process")
