@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 MINUTES ?= 60
 DEVICE ?= cuda
 
-.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page gpu-check gpu-study docs dist reference architecture clean
+.PHONY: demo test test-versions lint types pytest slow faults chaos fuzz bench bench-page gpu-check gpu-study docs dist pictures reference architecture clean
 
 demo: $(STAMP)-demo
 	$(BIN)/sgt demo
@@ -70,6 +70,10 @@ docs: $(STAMP)-dev
 # The sdist and the wheel into dist/, looked through and tried.
 dist: $(STAMP)-release
 	$(BIN)/python tools/check_dist.py
+
+# The pictures of the documentation, from the code and from committed results.
+pictures: $(STAMP)-dev
+	$(BIN)/python tools/draw_pictures.py
 
 # The pages of commands and settings, from the commands' own help.
 reference: $(STAMP)-dev

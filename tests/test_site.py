@@ -73,3 +73,11 @@ def test_the_reference_is_what_the_commands_say(monkeypatch: pytest.MonkeyPatch)
     write_reference = importlib.import_module("write_reference")
     for path, text in write_reference.pages().items():
         assert path.read_text(encoding="utf-8") == text, "run `make reference`"
+
+
+def test_the_pictures_are_what_the_code_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    draw_pictures = importlib.import_module("draw_pictures")
+    for name, text in draw_pictures.pictures().items():
+        committed = (ROOT / "docs" / "images" / name).read_text(encoding="utf-8")
+        assert committed == text, "run `make pictures`"
