@@ -1,12 +1,11 @@
 """The page in a browser: no request, no error, nothing too wide, the CSV files' numbers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from softmax_gradient_tampering.studies.report.report import write_report
-from tests.studies.report.browser import Page, find_chromium, open_browser
+from tests.studies.report.browser import Page, find_chromium
 from tests.studies.report.test_report import as_shown, sources
 from tests.studies.synthetic import Size, write_study
 
@@ -19,12 +18,6 @@ pytestmark = pytest.mark.skipif(
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     size = Size(num_epochs=5, num_samples=200, num_classes=4, num_filters=3)
     return write_report(write_study(tmp_path_factory.mktemp("page") / "study", size=size))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with open_browser(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.mark.parametrize("width", [1280, 390])

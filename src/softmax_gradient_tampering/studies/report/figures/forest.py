@@ -12,8 +12,8 @@ from softmax_gradient_tampering.studies.report.wording import MARKS, number, sen
 
 WIDTH = 1000  # units of a row
 MAX_DOTS = 600  # of all rows: a page of many arms and seeds stays small
-# An interval that reaches further than this many times the usual one is cut off.
-_FAR = 4.0
+# What reaches further than this many times the usual interval is cut off.
+_FAR = 8.0
 _TONES = {
     Verdict.HELPS: "gain",
     Verdict.SUGGESTS_GAIN: "gain",
@@ -139,8 +139,10 @@ def _scale(comparisons: Sequence[Comparison], margin: float) -> Scale:
         for half in [comparison.half_width if comparison.has_interval else 0.0]
     ]
     reaches = [max(abs(low), abs(high)) for low, high in spans]
-    farthest = _FAR * max(margin, statistics.median(reaches) if reaches else 0.0)
-    ends = [min(max(end, -farthest), farthest) for span in spans for end in span]
+    farthest = _FAR * max(margin, statistics.median_low(reaches) if reaches else 0.0)
+    dots = [dot for comparison in comparisons for dot in comparison.differences.values()]
+    ends = [end for span in spans for end in span] + dots
+    ends = [min(max(end, -farthest), farthest) for end in ends]
     return linear([*ends, -1.4 * margin, 1.4 * margin])
 
 
