@@ -190,3 +190,16 @@ def test_the_training_page_names_the_columns_of_a_run_in_order() -> None:
     page = ROOT / "docs" / "training.md"
     rows = re.findall(r"^\| `(\w+)` \|", prose_of(page), re.MULTILINE)
     assert [row for row in rows if row in COLUMNS] == list(COLUMNS)
+
+
+def test_the_messages_on_the_page_are_the_programs() -> None:
+    page = (ROOT / "docs" / "reference" / "messages.md").read_text(encoding="utf-8")
+    said = " ".join(
+        node.value
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(messages) > 20
+    assert [message for message in messages if message not in said] == []
