@@ -4,6 +4,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import torch
+
 from softmax_gradient_tampering.data.transfer import Prefetched
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.state import RunState, make_checkpoint
@@ -162,7 +164,8 @@ class Session:
         average = None if trainer.average is None else trainer.average.module
         found = self.evaluator.evaluate_epoch(trainer.model, average, is_last, config.filter_norms)
         lr = self.schedule.current()
-        self.supervisor.check_evaluation(found.model.loss, lr, position)
+        is_float16 = trainer.precision.dtype is torch.float16
+        self.supervisor.check_evaluation(found.model.loss, lr, position, is_float16)
         if is_last:
             self.final = found.model
         loss, accuracy = self.tally.means(self.setup.processes)

@@ -97,18 +97,30 @@ class Supervisor:
         """Read all that was not read yet, before a checkpoint keeps the result of it."""
         self._meet(self._reader.first_false(is_last=True), heeds_signals=False)
 
-    def check_evaluation(self, loss: float, lr: float, position: Position) -> None:
+    def check_evaluation(
+        self, loss: float, lr: float, position: Position, is_float16: bool = False
+    ) -> None:
         """Check that a model that was just evaluated may be kept; all processes have its loss.
+
+        Args:
+            loss: on the validation set.
+            lr: of the epoch.
+            position: at its end.
+            is_float16: whether the model computes in float16, whose numbers end at 65,504: with the
+                running statistics of a few steps batch normalisation can exceed that.
 
         Raises:
             NotFinite: the loss is not finite, and the run is to stop then.
         """
         if math.isfinite(loss) or self._skips_nonfinite:
             return
+        cause, fix = "the training has diverged", "a lower --lr"
+        if is_float16:
+            cause, fix = f"float16 has overflowed, or {cause}", f"{fix} or --amp-dtype bfloat16"
         raise NotFinite(
             f"epoch {position.epoch + 1}, step {position.step}: the loss on the validation set is "
-            f"{loss} (lr {lr:g}): the training has diverged. No checkpoint holds this epoch: "
-            "start anew with a lower --lr, or go on regardless with --on-nonfinite skip"
+            f"{loss} (lr {lr:g}): {cause}. No checkpoint holds this epoch: start anew with {fix}, "
+            "or go on regardless with --on-nonfinite skip"
         )
 
     def meet(self) -> None:

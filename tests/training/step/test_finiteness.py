@@ -119,6 +119,13 @@ def test_a_model_that_diverged_in_its_last_step_is_not_kept(tmp_path: Path) -> N
     assert result["final"]["eval_loss"] is None
 
 
+def test_a_loss_that_is_not_finite_may_be_float16s(tmp_path: Path) -> None:
+    flags: list[Any] = ["--epochs", 1, "-b", 2000, "--lr", 1e30, "--warmup-epochs", 0]
+    flags += ["--output", tmp_path, "--amp-dtype", "float16"]
+    with pytest.raises(UserError, match=r"float16 has overflowed, or .* --amp-dtype bfloat16"):
+        train(*flags)
+
+
 @pytest.mark.parametrize("rate", [1e20, 1e38])
 def test_every_step_that_is_skipped_is_reported(
     tmp_path: Path, rate: float, capsys: pytest.CaptureFixture[str]
