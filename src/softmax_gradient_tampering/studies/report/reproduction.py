@@ -20,7 +20,7 @@ from softmax_gradient_tampering.studies.analysis.comparison import (
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.plan.plan import Plan
 from softmax_gradient_tampering.studies.plan.reproduction import Reproduction
-from softmax_gradient_tampering.studies.report.text import align, results_text
+from softmax_gradient_tampering.studies.report.text import plan_text, results_text
 from softmax_gradient_tampering.studies.report.wording import arm_sentence, number, plural
 from softmax_gradient_tampering.studies.results.collect import collect_tables
 from softmax_gradient_tampering.studies.results.study_folder import open_study
@@ -64,7 +64,7 @@ def describe(asked: Reproduction) -> str:
         f"Study:     {asked.path}, {plural(len(plan.unique_cells()), 'run')}"
         + " and those of the tuned baseline" * any(arm.is_waiting for arm in plan.arms),
     ]
-    return "\n".join([*lines, "", _arms_table(plan)])
+    return "\n".join([*lines, "", plan_text(plan)])
 
 
 def report_row(row: Row, path: Path) -> str:
@@ -144,22 +144,6 @@ def _precision(settings: Mapping[str, Any]) -> str:
         return str(settings["amp_dtype"])
     has_amp = settings["amp"] or settings["native_amp"]
     return "the device's own half precision" if has_amp else "float32"
-
-
-def _arms_table(plan: Plan) -> str:
-    rows = [("arm", "kind", "runs", "samples a step", "lr", "weight decay")]
-    for arm in plan.arms:
-        config = plan.config_of(arm, 0)
-        settings = (f"{config.lr:g}", f"{config.weight_decay:g}")
-        if arm.is_waiting:
-            settings = ("the best of tuning", "")
-        runs = len(plan.seeds if arm.is_waiting else plan.seeds_of(arm))
-        rows.append((arm.name, arm.kind, str(runs), str(_samples(plan)), *settings))
-    has_equivalent = any(arm.kind == "equivalent" for arm in plan.arms)
-    return align(rows) + _RESET * has_equivalent
-
-
-_RESET = "\nAn equivalent arm re-sets rate and weight decay of its head and of the rest by alpha."
 
 
 def _published(name: str) -> tuple[str, ...]:
