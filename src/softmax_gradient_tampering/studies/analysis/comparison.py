@@ -13,6 +13,7 @@ from softmax_gradient_tampering.studies.analysis.measurements import (
     measured_keys,
     measurement_of,
 )
+from softmax_gradient_tampering.studies.analysis.sampling import sampling_half_width
 from softmax_gradient_tampering.studies.analysis.statistics import (
     Interval,
     mean_interval,
@@ -216,8 +217,11 @@ def _compare_with(
             }
             metric = result.metric
             survivors = result.of_survivors(metric), other.of_survivors(metric)
+            judged = compare(*survivors, is_sequential=is_sequential)
+            pairs = ((result.runs[seed], other.runs[seed]) for seed in judged.differences)
             compared[metric] = replace(
-                compare(*survivors, is_sequential=is_sequential),
+                judged,
+                test_half_width=sampling_half_width(metric, pairs),
                 divergence=result.divergence,
                 reference_divergence=other.divergence,
             )

@@ -83,6 +83,8 @@ class Comparison:
         verdict: None for one that is not judged.
         is_settled: whether it differs from 0, or its interval lies within the margin.
         seeds: pairs that would settle an inconclusive comparison, if that can be told.
+        test_half_width: half the 95 % interval over test sets like this one, the runs taken as
+            they are; nan where it is not known.
     """
 
     num_pairs: int
@@ -103,6 +105,7 @@ class Comparison:
     verdict: Verdict | None = None
     is_settled: bool = False
     seeds: int | None = None
+    test_half_width: float = math.nan
 
     @property
     def interval(self) -> Interval:

@@ -23,6 +23,7 @@ from softmax_gradient_tampering.studies.report.curve_files import (
     curves_as_csv,
     curves_as_json,
 )
+from softmax_gradient_tampering.studies.report.wording import caution_sentences
 
 FORMAT = 1
 Table = list[dict[str, Any]]
@@ -100,6 +101,7 @@ def difference_table(results: Results) -> Table:
                         "sd": comparison.sd,
                         "low": comparison.interval.low if comparison.has_interval else math.nan,
                         "high": comparison.interval.high if comparison.has_interval else math.nan,
+                        "test_set_half_width": comparison.test_half_width,
                         "interval": "sequence" if comparison.is_sequential else "t",
                         "p_t": comparison.p_t,
                         "p_anytime": comparison.p_anytime,
@@ -150,6 +152,7 @@ def _json(
         "kind": study.kind,
         "name": study.name,
         "verdict": verdict,
+        "warnings": caution_sentences(results),
         "margin": results.margin,
         "metric": study.metric,
         "command": study.command,

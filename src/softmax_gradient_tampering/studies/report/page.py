@@ -34,8 +34,8 @@ from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_s
 from softmax_gradient_tampering.studies.report.wording import (
     agreement_sentence,
     arm_sentence,
+    caution_sentences,
     completeness_sentence,
-    majority_sentence,
     plural,
 )
 
@@ -62,7 +62,7 @@ def build_page(results: Results, files: Sequence[Path], after_figure: Callable[[
         is_sequential=study.is_sequential,
         margin=f"{results.margin:g}",
         verdict=verdict_sentence(results),
-        warning=majority_sentence(results),
+        warnings=caution_sentences(results),
         decision=decision_lines(results),
         forest=forest.forest(results, results.baseline, "differences"),
         tuned_forest=forest.forest(results, results.tuned, "tuned-differences"),

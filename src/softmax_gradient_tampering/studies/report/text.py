@@ -16,6 +16,7 @@ from softmax_gradient_tampering.studies.analysis.status import arm_statuses
 from softmax_gradient_tampering.studies.plan.plan import Plan, State
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.report.wording import (
+    caution_sentences,
     completeness_sentence,
     number,
     p_value,
@@ -37,6 +38,10 @@ _STATES = {
 def results_text(results: Results) -> str:
     """The first sentence, the table of the arms, and how many runs they rest on."""
     parts = [textwrap.fill(as_printable(verdict_sentence(results)), _WIDTH)]
+    parts += [
+        textwrap.fill(as_printable(f"Warning: {warning}"), _WIDTH)
+        for warning in caution_sentences(results)
+    ]
     if results.study.kind == "study":
         rows = [_row(results, name) for name in results.arms]
         parts += [align([_head(results), *rows]), textwrap.fill(_foot(results), _WIDTH)]
@@ -54,6 +59,7 @@ def results_json(results: Results) -> dict[str, Any]:
         "name": study.name,
         "path": str(study.path),
         "verdict": verdict_sentence(results),
+        "warnings": caution_sentences(results),
         "margin": results.margin,
         "metric": study.metric,
         "is_sequential": study.is_sequential,

@@ -12,12 +12,12 @@ from softmax_gradient_tampering.studies.analysis.comparison import (
     Results,
     count_states,
 )
-from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.analysis.statistics import CONFIDENCE, LEVEL
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
 from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.results.collect import Study
 
+_MAX_ARMS = 4  # that are named
 MINUS = "\u2212"
 MARKS = {
     Verdict.HELPS: "▲",
@@ -118,28 +118,6 @@ def completeness_sentence(study: Study) -> str:
     )
 
 
-def majority_sentence(results: Results) -> str:
-    """That accuracies are hardly better than always the largest class; empty where none is."""
-    near = []
-    for result in results.arms.values():
-        spread = result.spreads.get(ACCURACY)
-        counts = next((run.classes for run in result.runs.values() if run.classes), None)
-        if spread is None or not spread.num_values or counts is None:
-            continue
-        if counts.is_near_largest(spread.interval.mean):
-            near.append((result.arm.name, counts))
-    if not near:
-        return ""
-    counts = near[0][1]
-    name = counts.names[counts.largest]
-    arms = ", ".join(arm for arm, _ in near[:4]) + " and others" * (len(near) > 4)
-    return (
-        f"{number(counts.largest_share, 2)} % of the test samples are of class {name}: always "
-        f"answering {name} is nearly as accurate as {arms}, or more so. Look at the balanced "
-        "accuracy and at the recall of each class."
-    )
-
-
 def agreement_sentence(results: Results, name: str) -> str | None:
     """How nearly an equivalent arm gave the tampered arm's predictions; None if not measured."""
     agreements = results.study.agreements.get(name)
@@ -217,3 +195,58 @@ def interval_phrase(comparison: Comparison, num_arms: int = 1) -> str:
     if comparison.is_sequential:
         return f" (95 % confidence sequence{for_all} {low} to {high} after {pairs})"
     return f" (95 % interval{for_all} {low} to {high}, {pairs})"
+
+
+def caution_sentences(results: Results) -> list[str]:
+    """That accuracies are but the largest class's, that the test set is small; or nothing."""
+    return list(filter(None, (majority_sentence(results), test_set_sentence(results))))
+
+
+def majority_sentence(results: Results) -> str:
+    """That accuracies are hardly better than always the largest class; empty where none is."""
+    near = []
+    for result in results.arms.values():
+        counts = [run.classes for run in result.runs.values() if run.classes is not None]
+        if counts:
+            accuracy = math.fsum(found.accuracy for found in counts) / len(counts)
+            if counts[0].is_near_largest(accuracy):
+                near.append((result.arm.name, counts[0]))
+    if not near:
+        return ""
+    arms = _listed([arm for arm, _ in near])
+    _, largest = near[0]
+    name = largest.names[largest.largest]
+    return (
+        f"{number(largest.largest_share, 2)} % of the test samples are of class {name}: always "
+        f"answering {name} is nearly as accurate as {arms}, or more "
+        "so. Look at the balanced accuracy and at the recall of each class."
+    )
+
+
+def test_set_sentence(results: Results) -> str:
+    """That another test set may say more against a difference than other seeds; else empty."""
+    arms = []
+    for result in results.judged:
+        comparison = result.comparison(results.baseline)
+        if comparison is not None and comparison.test_half_width > comparison.half_width:
+            seeds, test = (
+                number(width, 2) for width in (comparison.half_width, comparison.test_half_width)
+            )
+            arms.append(f"{result.arm.name} ±{test} points beside ±{seeds}")
+    if not arms:
+        return ""
+    samples = _num_samples(results.judged)
+    return (
+        f"The test set of {samples:,} samples leaves more open than the seeds do: {_listed(arms)}. "
+        "The intervals are over seeds; another test set of this size may give differences that "
+        "lie outside them."
+    )
+
+
+def _num_samples(arms: list[ArmResult]) -> int:
+    runs = (run for result in arms for run in result.runs.values())
+    return next(sum(run.classes.samples) for run in runs if run.classes is not None)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_MAX_ARMS]) + " and others" * (len(names) > _MAX_ARMS)

@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,26 @@ _MAX_BYTES = 2**28
 Pair = tuple[int, int]
 
 
+class Answers(NamedTuple):
+    """What a run predicted, in few bytes: a study keeps those of all its runs.
+
+    Attributes:
+        labels: (N,) unsigned.
+        predicted: (N,) unsigned, the class of the largest logit.
+    """
+
+    labels: npt.NDArray[np.unsignedinteger[Any]]
+    predicted: npt.NDArray[np.unsignedinteger[Any]]
+
+    def count_classes(self, num_classes: int) -> ClassCounts:
+        """How often each class was there, was predicted, and was predicted rightly."""
+        labels, predicted = self
+        rows = (labels, predicted, predicted[predicted == labels])
+        return counts_without_names(
+            [np.bincount(row, minlength=num_classes).tolist() for row in rows]
+        )
+
+
 class Predictions(NamedTuple):
     """What a run predicted after its last epoch.
 
@@ -33,13 +54,17 @@ class Predictions(NamedTuple):
     logits: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
 
+    @property
+    def answers(self) -> "Answers":
+        """The predicted classes."""
+        predicted = self.logits.argmax(1)
+        size = np.min_scalar_type(self.logits.shape[1])
+        labels = _kept_labels(self.labels.astype(size).tobytes(), size)
+        return Answers(labels, predicted.astype(size))
+
     def count_classes(self) -> ClassCounts:
         """How often each class was there, was predicted, and was predicted rightly."""
-        predicted = self.logits.argmax(1)
-        right = predicted[predicted == self.labels]
-        size = self.logits.shape[1]
-        rows = (np.bincount(row, minlength=size) for row in (self.labels, predicted, right))
-        return counts_without_names([row.tolist() for row in rows])
+        return self.answers.count_classes(self.logits.shape[1])
 
 
 @dataclass(frozen=True)
@@ -103,6 +128,12 @@ def read_predictions(path: Path) -> Predictions:
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(f"{path.name} has labels outside its {logits.shape[1]} classes")
     return Predictions(logits.astype(np.float32, copy=False), labels.astype(np.int64, copy=False))
+
+
+@lru_cache(maxsize=8)
+def _kept_labels(content: bytes, size: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Labels as an array; those of the runs of a study are the same, and are kept once."""
+    return np.frombuffer(content, size)
 
 
 def agreement(tampered: Predictions, equivalent: Predictions, alpha: float) -> Agreement:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from softmax_gradient_tampering.studies.results.predictions import PredictionSummary
+from softmax_gradient_tampering.studies.results.predictions import Answers, PredictionSummary
 from softmax_gradient_tampering.studies.results.run_files import RunFiles, as_number
 from softmax_gradient_tampering.studies.results.summary import FloatArray
 from softmax_gradient_tampering.training.measure.classes import ClassCounts
@@ -29,6 +29,8 @@ class RecordedRun:
         predictions: what predictions.npz says; None without one.
         classes: how often each class of the test set was there, was predicted, and rightly;
             None where that is not recorded.
+        answers: labels and predicted classes of the test set; None without predictions.npz, and
+            of so many samples that they would fill the memory.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class RecordedRun:
     result: Mapping[str, Any] = field(default_factory=dict)
     predictions: PredictionSummary | None = None
     classes: ClassCounts | None = None
+    answers: Answers | None = None
 
     @property
     def alpha(self) -> float:
@@ -70,6 +73,7 @@ def measure_files(files: RunFiles, scale: float) -> RecordedRun:
         files.result,
         predictions,
         files.classes,
+        files.answers,
     )
 
 
@@ -80,7 +84,13 @@ def measure_ends(files: RunFiles) -> RecordedRun:
     """
     curves = {name: np.array([value]) for name, value in files.summary.finals.items()}
     return RecordedRun(
-        files.path, curves, files.args, files.environment, files.result, classes=files.classes
+        files.path,
+        curves,
+        files.args,
+        files.environment,
+        files.result,
+        classes=files.classes,
+        answers=files.answers,
     )
 
 

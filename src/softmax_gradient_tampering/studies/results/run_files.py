@@ -13,7 +13,11 @@ from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.files.untrusted import is_number
 from softmax_gradient_tampering.files.yaml_files import read_args
 from softmax_gradient_tampering.studies.results import predictions, summary
-from softmax_gradient_tampering.studies.results.predictions import Predictions, read_predictions
+from softmax_gradient_tampering.studies.results.predictions import (
+    Answers,
+    Predictions,
+    read_predictions,
+)
 from softmax_gradient_tampering.studies.results.summary import Summary
 from softmax_gradient_tampering.training.measure.classes import ClassCounts, read_counts
 from softmax_gradient_tampering.training.records.run_files import (
@@ -25,6 +29,7 @@ from softmax_gradient_tampering.training.records.run_files import (
 # Predictions of another batch size or precision may differ from the recorded evaluation's
 # in a few samples at the border of two classes.
 _TOP1_TOLERANCE = 0.2
+_MAX_ANSWERS = 2**17  # of a test set that is larger the sampling error is small
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class RunFiles:
         predictions: of predictions.npz; None without one.
         classes: how often each class of the test set was there, was predicted, and rightly: by
             predictions.npz, else as result.json has it; None where neither does.
+        answers: labels and predicted classes, by predictions.npz; None without one, and of so
+            many samples that those of all runs would fill the memory.
     """
 
     path: Path
@@ -49,6 +56,7 @@ class RunFiles:
     result: Mapping[str, Any] = field(default_factory=dict)
     predictions: Predictions | None = None
     classes: ClassCounts | None = None
+    answers: Answers | None = None
 
 
 def read_run(folder: Path, args: Mapping[str, Any] | None = None) -> RunFiles:
@@ -73,7 +81,7 @@ def read_run(folder: Path, args: Mapping[str, Any] | None = None) -> RunFiles:
         predictions=_read_predictions(folder / predictions.FILE_NAME),
     )
     _check_is_one_run(run, text)
-    return replace(run, classes=_count_classes(run))
+    return _with_classes(run)
 
 
 def read_summary_alone(path: Path) -> RunFiles:
@@ -151,16 +159,21 @@ def _version(environment: Mapping[str, Any]) -> Any:
     return packages.get("softmax-gradient-tampering") if isinstance(packages, Mapping) else None
 
 
-def _count_classes(run: RunFiles) -> ClassCounts | None:
-    """The classes of a run; result.json names them."""
+def _with_classes(run: RunFiles) -> RunFiles:
+    """A run with what it answered; result.json names the classes."""
     recorded = read_counts(run.result.get("classes"))
     if recorded is not None:
         _check_accuracy("result.json", recorded, run)
     if run.predictions is None:
-        return recorded
-    counted = run.predictions.count_classes()
+        return replace(run, classes=recorded)
+    answers = run.predictions.answers
+    counted = answers.count_classes(run.predictions.logits.shape[1])
     _check_accuracy(predictions.FILE_NAME, counted, run)
-    return counted.named(() if recorded is None else recorded.names)
+    return replace(
+        run,
+        classes=counted.named(() if recorded is None else recorded.names),
+        answers=answers if len(answers.labels) <= _MAX_ANSWERS else None,
+    )
 
 
 def _check_accuracy(name: str, found: ClassCounts, run: RunFiles) -> None:
