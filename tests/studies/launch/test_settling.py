@@ -221,3 +221,18 @@ def test_a_study_of_fixed_seeds_can_be_settled_afterwards(settle: Settle) -> Non
     assert not open_study(PATH).plan.is_sequential
     assert settle(MadeUp(effects), "--max-seeds", "6") == 0
     assert set(plan.cells) < set(open_study(PATH).plan.cells)
+
+
+def test_an_arm_that_joins_is_settled_beside_the_others(settle: Settle) -> None:
+    first = MadeUp({0.5: 30.0})
+    assert settle(first, "--max-seeds", "9", alphas=("1", "0.5")) == 0
+    before = open_study(PATH).plan
+    arm = ("--arm", "quarter: modify-softmax=0.25 smoothing=0.1")
+    joined = MadeUp({0.5: 30.0, 0.25: 0.4})
+    assert settle(joined, "--max-seeds", "9", *arm, alphas=("1", "0.5")) == 0
+    plan = open_study(PATH).plan
+    # Of two arms the first to differ needs six seeds; of one, five were enough.
+    assert (seeds(before)["alpha-0.5"], seeds(plan)["alpha-0.5"]) == (5, 6)
+    assert seeds(plan) == {"alpha-1": 9, "alpha-0.5": 6, "quarter": 9}
+    assert joined.seeds == {0.25: [*range(9)], 0.5: [5], 1.0: [5, 6, 7, 8]}
+    assert set(before.cells) < set(plan.cells)
