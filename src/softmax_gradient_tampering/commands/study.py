@@ -15,7 +15,8 @@ EXIT_CODES = (
 HELP = """\
 usage: sgt study ACTION ...
 
-Does tampering help here? Several alphas and seeds, with the controls that an answer needs.
+Does tampering help here, or another training? Several arms and seeds, with the controls that an
+answer needs.
 
 actions:
   plan       plan a study, and start nothing

@@ -11,7 +11,7 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.plan.growth import difference, merge, with_next_seeds
 from softmax_gradient_tampering.studies.plan.plan import Plan, Settling
 from softmax_gradient_tampering.studies.plan.plan_file import read_plan, to_json
-from tests.studies.studies import plan_of
+from tests.studies.studies import TRAINING, plan_of
 
 ARMS = ("--alphas", "1", "0.5", "0.25", "--controls", "equivalent")
 SETTLED = (*ARMS, "--until-settled", "--max-seeds", "8")
@@ -196,6 +196,16 @@ def test_another_study_of_arms_is_told_by_what_differs(
     asked = plan_of(*words, "--seeds", "2")
     assert (merge(there, asked) is None) == bool(message)
     assert not message or message in difference(there, asked)
+
+
+def test_a_flag_that_is_newer_than_a_plan_is_no_difference() -> None:
+    there = plan_of("--seeds", "2")
+    older = {name: value for name, value in there.config.items() if name != "on_bad_image"}
+    there = replace(there, config=older)
+    assert merge(there, plan_of("--seeds", "2")) == there
+    asked = plan_of("--seeds", "2", training=(*TRAINING, "--weight-decay", "0.5"))
+    assert merge(there, asked) is None
+    assert difference(there, asked).startswith("weight_decay ")
 
 
 def test_another_baseline_is_another_study() -> None:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 from softmax_gradient_tampering.studies.plan.plan import Arm, Plan
 from softmax_gradient_tampering.training.config.arguments import from_mapping, to_mapping
@@ -47,9 +48,9 @@ def difference(there: Plan, here: Plan) -> str:
     """In what two plans differ that are not of one study, in a few words."""
     if there.metric != here.metric:
         return f"it is judged by {there.metric!r:.80} there, by {here.metric!r:.80} here"
-    for name in sorted({*there.config, *here.config} - {*NOT_HASHED}):
-        value, other = there.config.get(name), here.config.get(name)
-        if value != other:
+    settings, others = _settings(there), _settings(here)
+    for name, value in settings.items():
+        if value != (other := others[name]) and name not in NOT_HASHED:
             return f"{name} {value!r:.80} there, {other!r:.80} here"
     if lacking := [arm.name for arm in there.arms if not _find(here, arm.name)]:
         return (
@@ -59,12 +60,12 @@ def difference(there: Plan, here: Plan) -> str:
     for arm in there.arms:
         if text := _arm_difference(arm, here.arm(arm.name)):
             return f"arm {arm.name} {text}"
-    for what, seeds, others in (
+    for what, seeds, asked in (
         ("seeds", there.seeds, here.seeds),
         ("tuning seeds", there.tuning_seeds, here.tuning_seeds),
     ):
-        if seeds != others:
-            return f"{what} {list(seeds)!r:.80} there, {list(others)!r:.80} here"
+        if seeds != asked:
+            return f"{what} {list(seeds)!r:.80} there, {list(asked)!r:.80} here"
     return f"processes per run {there.processes_per_run} there, {here.processes_per_run} here"
 
 
@@ -83,11 +84,12 @@ def _arm_difference(there: Arm, here: Arm) -> str:
 
 def _is_same_training(there: Plan, asked: Plan) -> bool:
     """Whether the runs of two plans share their settings, those aside that change no run."""
-    hashes = {
-        plan.hash_of(to_mapping(from_mapping(plan.config, plan.name), leave_out=NOT_RECORDED))
-        for plan in (there, asked)
-    }
-    return len(hashes) == 1
+    return there.hash_of(_settings(there)) == asked.hash_of(_settings(asked))
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """The settings that the runs of a plan share, those of flags that are newer among them."""
+    return to_mapping(from_mapping(plan.config, plan.name), leave_out=NOT_RECORDED)
 
 
 def _has_arms(asked: Plan, arms: Collection[Arm]) -> bool:
