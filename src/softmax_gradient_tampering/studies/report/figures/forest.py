@@ -99,7 +99,7 @@ def forest(results: Results, other: ArmResult | None, key: str) -> Forest | None
     low, high = _place(scale, -results.margin), _place(scale, results.margin)
     ticks = [
         (f"{100 * scale.place(value):.1f}", f"+{text}" if value > 0 else text)
-        for value, text in scale.ticks(4)
+        for value, text in scale.ticks(6)
     ]
     return Forest(
         key=key,

@@ -1,9 +1,11 @@
 """The table of the classes: the recall of each, and how many samples of it there are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.plan.plan import RECALL
+from softmax_gradient_tampering.studies.report.figures.arm_styles import shown_arms
 from softmax_gradient_tampering.studies.report.tables.measurements import mean_cell
 from softmax_gradient_tampering.studies.report.tables.table import (
     Column,
@@ -25,9 +27,14 @@ def class_tables(results: Results) -> list[Table]:
         return []
     if not any(key.startswith(RECALL) for key in results.keys) or len(counts.names) > MAX_CLASSES:
         return []
-    arms = [result for result in results.arms.values() if result.runs]
+    arms = shown_arms(results)
+    left_out = sum(bool(result.runs) for result in results.arms.values()) - len(arms)
     parts = [arms[start:][:MAX_ARMS] for start in range(0, len(arms), MAX_ARMS)]
-    return [_table(number, part, counts) for number, part in enumerate(parts, start=1)]
+    tables = [_table(number, part, counts) for number, part in enumerate(parts, start=1)]
+    if left_out:
+        more = f"{tables[0].caption} {left_out} further arms are in the CSV files."
+        tables[0] = replace(tables[0], caption=more)
+    return tables
 
 
 def class_counts(results: Results) -> ClassCounts | None:
