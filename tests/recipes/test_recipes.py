@@ -1,6 +1,7 @@
 """The recipes: the published rows, their figures, their schedules, their commands."""
 
 import csv
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.recipes.catalogue import (
     published_figures,
     recipe_names,
+    recipe_of,
     recipe_path,
 )
 from softmax_gradient_tampering.training.config.arguments import load_config, parse_arguments
@@ -174,6 +176,11 @@ def test_a_recipe_on_another_number_of_processes_is_warned_of(
                 f"{name} was published with 4 processes of 256: 1024 samples a step at lr 0.1; "
             )
             assert re.search(published + warned, said)
+
+
+def test_a_pipe_is_not_waited_for_twice() -> None:
+    os.mkfifo("pipe")
+    assert recipe_of(Path("pipe")) is None
 
 
 def test_a_file_that_is_no_recipe_is_not_warned_of(

@@ -64,9 +64,12 @@ def recipe_path(name: str) -> Path:
 
 
 def recipe_of(path: Path) -> str | None:
-    """The name of the recipe that a file is, or is a copy of; None for another file."""
+    """The name of the recipe that a file is, or is a copy of; None for another file.
+
+    A pipe is none: it has been read when this is asked, and cannot be read again.
+    """
     try:
-        text = path.read_bytes()
+        text = path.read_bytes() if path.is_file() else b""
     except OSError:
         return None
     return next((name for name in recipe_names() if recipe_path(name).read_bytes() == text), None)
