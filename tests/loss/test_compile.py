@@ -10,7 +10,7 @@ from softmax_gradient_tampering import (
     tampered_binary_cross_entropy_with_logits,
     tampered_cross_entropy,
 )
-from softmax_gradient_tampering.loss import operator
+from softmax_gradient_tampering.loss.kernels import compiled as of_compiler
 from tests.loss.cases import FEW_CASES, Case, assert_close, value_and_gradient
 
 
@@ -31,7 +31,7 @@ def assert_compiled_equals_eager(loss_fn, logits, *args, backend="aot_eager", **
 def _whole_or_opaque(request, monkeypatch):
     """Few logits are left to the compiler, in torch's operations; many are the operator's."""
     if request.param == "operator":
-        monkeypatch.setattr(operator, "_FEW_LOGITS", 0)
+        monkeypatch.setattr(of_compiler, "FEW_LOGITS", 0)
 
 
 @pytest.mark.usefixtures("_whole_or_opaque")
@@ -48,6 +48,35 @@ def test_compiled_by_inductor_equals_eager():
     assert_compiled_equals_eager(
         tampered_cross_entropy, logits, target, 0.25, backend="inductor", **options
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(7, 5), (2, 5, 3, 2)], ids=str)
+def test_plain_logits_compiled_by_inductor_are_right(shape, dtype):
+    logits, target, _ = Case(shape=shape).make(dtype)
+    target.view(-1)[1] = -100
+    compiled = torch.compile(tampered_cross_entropy, fullgraph=True)
+    actual = value_and_gradient(compiled, logits, target, 0.25)
+    truths = value_and_gradient(tampered_cross_entropy, logits.double(), target, 0.25)
+    for ours, truth in zip(actual, truths, strict=True):
+        assert ours.dtype == dtype
+        rounding = torch.finfo(dtype).eps * truth.abs().max()
+        assert (ours.double() - truth).abs().max() <= 4 * rounding
+
+
+@pytest.mark.usefixtures("_whole_or_opaque")
+@pytest.mark.parametrize("large", [torch.inf, torch.nan], ids=str)
+def test_an_alpha_set_to_zero_gives_the_eager_gradient_whatever_the_logits(large):
+    logits, target, options = Case().make()
+    logits[0, 1], logits[0, 2], logits[1, 3] = -torch.inf, large, large
+    loss_fn = TamperedCrossEntropyLoss(0.5, **options)
+    compiled = torch.compile(loss_fn, fullgraph=True, backend="aot_eager")
+    for alpha in (0.25, 0.0):
+        loss_fn.alpha = alpha
+        _, actual = value_and_gradient(compiled, logits, target)
+        _, expected = value_and_gradient(loss_fn, logits, target)
+        torch.testing.assert_close(actual, expected, equal_nan=True)
+    assert not actual.isnan().any()
 
 
 def test_compiled_model_and_loss_equal_eager():

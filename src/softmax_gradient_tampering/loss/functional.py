@@ -83,10 +83,14 @@ def tampered_cross_entropy(
 
     Source: arXiv 2111.12495, section 3.
     """
-    if not torch.compiler.is_compiling():
-        given = (weight, ignore_index, reduction, label_smoothing, kernel)
-        if type(alpha) is float and is_direct(input, target, alpha, given):
-            return direct_cross_entropy(input, target, alpha)
+    given = (weight, ignore_index, reduction, label_smoothing, kernel)
+    if torch.compiler.is_compiling():
+        from softmax_gradient_tampering.loss.kernels import in_graph  # loads torch's compiler
+
+        if in_graph.takes(input, target, alpha, given):
+            return in_graph.cross_entropy_in_graph(input, target, alpha)
+    elif type(alpha) is float and is_direct(input, target, alpha, given):
+        return direct_cross_entropy(input, target, alpha)
     alpha = check_alpha(alpha)
     kwargs: dict[str, Any] = {
         "weight": weight,

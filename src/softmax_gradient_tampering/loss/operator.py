@@ -16,8 +16,7 @@ from softmax_gradient_tampering.loss.dispatcher import (
     LossOperator,
     as_graph_input,
 )
-from softmax_gradient_tampering.loss.kernels import reference
-from softmax_gradient_tampering.loss.kernels.compiled import compiled_cross_entropy
+from softmax_gradient_tampering.loss.kernels import compiled, reference
 from softmax_gradient_tampering.loss.kernels.cpu import native
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
@@ -34,8 +33,6 @@ from softmax_gradient_tampering.loss.torch_internals import (
     is_transformed,
 )
 
-# So many that a kernel saves less time than the call of an operator in a compiled graph takes.
-_FEW_LOGITS = 2**17
 _DEFAULTS = Options(None, -100, "mean", 0.0, torch.float32)
 
 
@@ -48,7 +45,7 @@ def differentiable_cross_entropy(
     transforms know, and for few logits under torch.compile too; elsewhere the kernel of the device.
     """
     if torch.compiler.is_compiling() and _is_better_compiled(logits, options):
-        return compiled_cross_entropy(logits, target, as_graph_input(alpha), options)
+        return compiled.compiled_cross_entropy(logits, target, as_graph_input(alpha), options)
     if torch.compiler.is_compiling() or not (is_transformed() or is_eager(logits)):
         return _FORWARD(logits, target, alpha, options)[0]
     return _apply(logits, target, alpha, options)[0]
@@ -63,7 +60,7 @@ def direct_cross_entropy(logits: Tensor, target: Tensor, alpha: float) -> Tensor
 def _is_better_compiled(logits: Tensor, options: Options) -> bool:
     """Whether the compiler makes faster code of torch's operations than a call of a kernel is."""
     is_free = options.kernel == "auto" and not torch.compiler.is_exporting()
-    return is_free and logits.device.type == "cpu" and logits.numel() <= _FEW_LOGITS
+    return is_free and logits.device.type == "cpu" and logits.numel() <= compiled.FEW_LOGITS
 
 
 def _apply(logits: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:

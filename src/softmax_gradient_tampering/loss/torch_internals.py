@@ -89,6 +89,12 @@ def has_tangent(*tensors: Tensor | None) -> bool:
     )
 
 
+def is_transformed_or_dual() -> bool:
+    """Whether a torch.func transform is active, or a level of torch.autograd.forward_ad open."""
+    level = torch.autograd.forward_ad._current_level
+    return torch._C._are_functorch_transforms_active() or level >= 0
+
+
 def is_unobserved() -> bool:
     """Whether nothing stands between a call and its kernel but autograd's own recording.
 

@@ -1,4 +1,4 @@
-"""The reference for torch.compile: what both passes sum is summed at once.
+"""The reference for torch.compile: what is summed for the backward pass is saved.
 
 The backward pass is then one pass over the logits, without sums, as it is of torch's own loss.
 """
@@ -12,6 +12,9 @@ from torch.autograd.function import once_differentiable
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels import reference
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype
+
+# So many that a kernel saves less time than the call of an operator in a compiled graph takes.
+FEW_LOGITS = 2**17
 
 
 def compiled_cross_entropy(
@@ -34,19 +37,31 @@ class _Compiled(torch.autograd.Function):
         options: Options,
     ) -> Tensor:
         loss, divisor = reference.forward(logits, target, alpha, options._replace(weight=weight))
-        log_sum = reference.tampered_log_sum(logits.to(compute_dtype(logits.dtype)), alpha)
+        # The loss has the same largest logits: the compiler finds them once for both.
+        largest = logits.to(compute_dtype(logits.dtype)).amax(1, keepdim=True)
+        exp_sum = _exponentials(logits, largest, alpha).sum(1, keepdim=True)
         ctx.options = options
         ctx.number = None if isinstance(alpha, Tensor) else alpha
         alpha_tensor = alpha if ctx.number is None else None
-        ctx.save_for_backward(logits, target, weight, divisor, log_sum, alpha_tensor)
+        ctx.save_for_backward(logits, target, weight, divisor, largest, exp_sum, alpha_tensor)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
-        logits, target, weight, divisor, log_sum, alpha = ctx.saved_tensors
-        alpha = ctx.number if alpha is None else alpha
-        log_p = reference.multiply(logits.to(log_sum.dtype), alpha) - log_sum
+        logits, target, weight, divisor, largest, exp_sum, alpha = ctx.saved_tensors
+        p = _exponentials(logits, largest, ctx.number if alpha is None else alpha) / exp_sum
         options = ctx.options._replace(weight=weight)
-        grad = reference.gradient(grad_loss, log_p, target, divisor, options)
+        grad = reference.gradient(grad_loss, p, target, divisor, options)
         return grad.to(logits.dtype), None, None, None, None
+
+
+def _exponentials(logits: Tensor, largest: Tensor, alpha: Alpha) -> Tensor:
+    """exp(alpha (z - m)) with m the largest logits; at alpha = 0, 0 where z is -inf, and else 1."""
+    z = logits.to(largest.dtype)
+    if isinstance(alpha, float) and alpha > 0:
+        return (alpha * (z - largest)).exp()
+    factor = alpha.to(z.dtype) if isinstance(alpha, Tensor) else alpha
+    zero = torch.as_tensor(factor == 0, device=z.device)
+    exponent = torch.where(zero, 0, factor * (z - largest))  # 0 times inf or nan is nan
+    return torch.where(z == -torch.inf, 0, exponent.exp())

@@ -68,17 +68,17 @@ def backward(
         The gradient of the loss with respect to z, in z's shape and dtype, contiguous.
     """
     log_p = tampered_log_softmax(z.to(compute_dtype(z.dtype)), alpha)
-    return gradient(grad_loss, log_p, target, stats, options).to(z.dtype).contiguous()
+    return gradient(grad_loss, log_p.exp(), target, stats, options).to(z.dtype).contiguous()
 
 
 def gradient(
-    grad_loss: Tensor, log_p: Tensor, target: Tensor, divisor: Tensor, options: Options
+    grad_loss: Tensor, p: Tensor, target: Tensor, divisor: Tensor, options: Options
 ) -> Tensor:
-    """As `backward`, from log p' in the compute dtype."""
-    q = target_distribution(target, log_p, options)
+    """As `backward`, from p' in the compute dtype."""
+    q = target_distribution(target, p, options)
     is_sum_one = is_index(target) and options.weight is None  # where it is not, the row is ignored
     q_sum = 1.0 if is_sum_one else q.sum(1, keepdim=True)
-    return row_scale(grad_loss, target, divisor, options) * (q_sum * log_p.exp() - q)
+    return row_scale(grad_loss, target, divisor, options) * (q_sum * p - q)
 
 
 def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
@@ -91,23 +91,15 @@ def tampered_log_softmax(z: Tensor, alpha: Alpha) -> Tensor:
     return torch.log_softmax(multiply(z, alpha), dim=1)
 
 
-def tampered_log_sum(z: Tensor, alpha: Alpha) -> Tensor:
-    """What alpha z exceeds log p' by, (N, 1, d1, ...): log sum_c exp(alpha z).
-
-    nan where `tampered_log_softmax` is, which torch.logsumexp is not for infinite logits.
-    """
-    logits = multiply(z, alpha)
-    largest = logits.amax(1, keepdim=True)
-    return (logits - largest).exp().sum(1, keepdim=True).log() + largest
-
-
 def multiply(z: Tensor, alpha: Alpha) -> Tensor:
-    """alpha z; at alpha = 0, -inf stays."""
+    """alpha z; at alpha = 0, -inf stays, and all else is 0."""
     if isinstance(alpha, Tensor):
-        return torch.where(z == -torch.inf, z, alpha.to(z.dtype) * z)  # 0 * -inf is nan
-    if alpha == 0:
-        return torch.where(z == -torch.inf, z, torch.zeros_like(z))
-    return alpha * z
+        product = torch.where(alpha == 0, 0, alpha.to(z.dtype) * z)  # 0 times inf or nan is nan
+    elif alpha == 0:
+        product = torch.zeros_like(z)
+    else:
+        return alpha * z
+    return torch.where(z == -torch.inf, z, product)
 
 
 def target_distribution(target: Tensor, z: Tensor, options: Options) -> Tensor:
