@@ -15,20 +15,16 @@ import os
 import pickle
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    from softmax_gradient_tampering.data.memory.loaders import Images
+    from softmax_gradient_tampering.studies.launch.runner import Runner
+    from softmax_gradient_tampering.studies.results.study_folder import StudyFolder
 
-from softmax_gradient_tampering.data.memory.cifar import load_cifar
-from softmax_gradient_tampering.data.memory.loaders import Images
-from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.studies.launch.devices import count_gpus
-from softmax_gradient_tampering.studies.launch.run_study import run_study
-from softmax_gradient_tampering.studies.plan.plan import TUNING
-from softmax_gradient_tampering.studies.plan.request import RunRequest, parse_run
-from softmax_gradient_tampering.studies.report.printed import report_text
-from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, open_study
+# What imports torch is imported where it is needed: three processes do so at the same time.
 
 
 class Net(NamedTuple):
@@ -62,7 +58,7 @@ RECIPE = (
 )
 ALPHAS = ("1", "0.5", "0.25", "0.1")
 MOST_SEEDS = 40
-_STOPPING_S = 10.0  # of the time, for workers to end and for the reports
+_STOPPING_S = 15.0  # of the time, for workers to end and for the reports
 _MARGIN = 0.9  # of what is left: runs that share a GPU are not equally fast
 
 
@@ -70,12 +66,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     args = _parser().parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
-    data = pack(args.data, args.output / "data")
     until = started + args.seconds - _STOPPING_S
     spawn = multiprocessing.get_context("spawn")
-    children = [spawn.Process(target=study_net, args=(name, args, data, until)) for name in STUDIES]
+    lock = spawn.Lock()
+    children = [spawn.Process(target=study_net, args=(name, args, until, lock)) for name in STUDIES]
     for child in children:
         child.start()
+
+    from softmax_gradient_tampering.errors import UserError
+    from softmax_gradient_tampering.studies.report.printed import report_text
+
     for child in children:
         child.join(max(0.0, until - time.monotonic()))
     for child in children:
@@ -110,8 +110,14 @@ def pack(root: Path, folder: Path) -> Path:
 
     Every run opens the set: twelve thousand files take seconds, and six take none.
     """
+    import numpy as np
+
+    from softmax_gradient_tampering.data.memory.cifar import load_cifar
+
     if any((at / "test_batch").is_file() for at in (root, root / "cifar-10-batches-py")):
         return root
+    if (folder / "test_batch").is_file():
+        return folder
     folder.mkdir(exist_ok=True)
     train, test = load_cifar(10, root, "train", "validation")
     for number, part in enumerate(np.array_split(np.arange(len(train.labels)), 5), 1):
@@ -120,35 +126,77 @@ def pack(root: Path, folder: Path) -> Path:
     return folder
 
 
-def _write(path: Path, data: Images, indices: np.ndarray) -> None:
+def _write(path: Path, data: "Images", indices: Any) -> None:
     pixels = data.images.numpy()[indices].reshape(len(indices), -1)
     labels = data.labels.numpy()[indices].tolist()
     path.write_bytes(pickle.dumps({b"data": pixels, b"labels": labels}, protocol=2))
 
 
-def study_net(name: str, args: argparse.Namespace, data: Path, until: float) -> None:
-    """Train one seed of a net's study, then as many as fit until a time of the monotonic clock."""
+def study_net(
+    name: str, args: argparse.Namespace, until: float, lock: AbstractContextManager[Any]
+) -> None:
+    """Train one seed of a net's study, then as many as fit.
+
+    Args:
+        name: of the study.
+        args: of the command line.
+        until: when the time is over, by the monotonic clock.
+        lock: held by the one that packs the images.
+    """
+    from softmax_gradient_tampering.studies.launch.run_study import end_on_interruption
+    from softmax_gradient_tampering.studies.launch.runner import (
+        open_runner,
+        options_for_this_machine,
+    )
+    from softmax_gradient_tampering.studies.plan.request import parse_run
+    from softmax_gradient_tampering.studies.results.study_folder import create_study, open_study
+
+    with lock:
+        data = pack(args.data, args.output / "data")
     jobs = max(1, (args.jobs or _usual_jobs()) // len(STUDIES))
 
-    def request(num_seeds: int) -> RunRequest:
-        return parse_run(words(name, args, data, jobs, num_seeds))
+    def plan(num_seeds: int) -> Any:
+        return parse_run(words(name, args, data, jobs, num_seeds)).plan
 
-    path, begun = request(1).path, time.monotonic()
-    num_seeds = len(open_study(path).plan.seeds) if (path / "plan.json").exists() else 1
-    study = run_study(request(num_seeds))
-    if num_seeds > 1:  # a second call: how many was decided by the first
-        return
-    seconds = time.monotonic() - begun
-    num_seeds = seeds_that_fit(study, seconds, until - time.monotonic())
-    print(f"{name}: one seed took {seconds:.0f} s, {num_seeds} fit", flush=True)
-    if num_seeds > 1:
-        # Planned anew and not added to: the clock has chosen the number, no result has.
-        study.rewrite(request(num_seeds).plan)
-        run_study(request(num_seeds))
+    request = parse_run(words(name, args, data, jobs, 1))
+    path, num_seeds = request.path, 1
+    if (path / "plan.json").exists():  # a second call: how many was decided by the first
+        num_seeds = len(open_study(path).plan.seeds)
+    options = options_for_this_machine(request.machine)
+    with end_on_interruption(path), open_runner(options) as runner:
+        study = create_study(path, plan(num_seeds))
+        train(study, runner)
+        if num_seeds > 1:
+            return
+        num_seeds = seeds_that_fit(study, until - time.monotonic())
+        print(f"{name}: seeds that fit: {num_seeds}", flush=True)
+        if num_seeds > 1:
+            # Planned anew and not added to: the clock has chosen the number, no result has.
+            study.rewrite(plan(num_seeds))
+            train(study, runner)
+
+
+def train(study: "StudyFolder", runner: "Runner") -> None:
+    """Train the runs of a study that are missing, and say what has failed."""
+    from softmax_gradient_tampering.errors import UserError
+    from softmax_gradient_tampering.studies.launch.driver import Driver
+    from softmax_gradient_tampering.studies.launch.progress import StudyProgress
+
+    progress = StudyProgress()
+    try:
+        driver = Driver(study, runner, progress)
+        driver.run()
+        driver.raise_for_failures()
+    except UserError as error:
+        print(error, flush=True)
+    finally:
+        progress.stop()
 
 
 def words(name: str, args: argparse.Namespace, data: Path, jobs: int, num_seeds: int) -> list[str]:
     """The words of `sgt study run` for a net."""
+    from softmax_gradient_tampering.studies.launch.devices import count_gpus
+
     net = NETS[args.net][name]
     machine = ["--jobs", str(jobs)]
     if count_gpus():
@@ -171,24 +219,24 @@ def words(name: str, args: argparse.Namespace, data: Path, jobs: int, num_seeds:
     ]
 
 
-def seeds_that_fit(study: StudyFolder, seconds: float, left: float) -> int:
+def seeds_that_fit(study: "StudyFolder", left: float) -> int:
     """How many seeds a study can have, from what its first one took.
 
     Args:
         study: with one seed, all runs done.
-        seconds: that it took.
         left: seconds for the further ones.
     """
     begun = [path.stat().st_mtime for path in study.cells_path.glob("*/args.yaml")]
     written = [path.stat().st_mtime for path in study.cells_path.glob("*/*")]
-    of_runs = max(written) - min(begun)  # the rest is the workers' start and the trial of the arms
-    num_runs_a_seed = sum(arm.kind != TUNING for arm in study.plan.arms)
-    seconds_a_seed = of_runs * num_runs_a_seed / len(begun)
-    more = (_MARGIN * left - (seconds - of_runs)) / max(seconds_a_seed, 1e-3)
-    return min(MOST_SEEDS, 1 + max(0, int(more)))
+    seconds = max(written) - min(begun)
+    num_runs_a_seed = sum(arm.kind != "tuning" for arm in study.plan.arms)
+    seconds_a_seed = max(seconds * num_runs_a_seed / len(begun), 1e-3)
+    return min(MOST_SEEDS, 1 + max(0, int(_MARGIN * left / seconds_a_seed)))
 
 
 def _usual_jobs() -> int:
+    from softmax_gradient_tampering.studies.launch.devices import count_gpus
+
     return 12 if count_gpus() else len(os.sched_getaffinity(0))
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,16 @@ def test_a_net_is_studied_with_the_seeds_that_fit(
 
     tool_says = tool.seeds_that_fit
     monkeypatch.setattr(tool, "seeds_that_fit", two_fit)
-    data = tool.pack(images, tmp_path / "packed")
-    tool.study_net("no-norm", args, data, time.monotonic() - 1)
+    tool.study_net("no-norm", args, time.monotonic() - 1, nullcontext())
     assert left == [1]  # the time is over
     study = open_study(tmp_path / "no-norm")
     states = [study.read(cell).state for cell in study.plan.cells]
     assert states == [State.FINISHED] * NUM_RUNS
     assert not study.plan.is_sequential
     assert "tuned" in report_text(study.path)
-    tool.study_net("no-norm", args, data, time.monotonic() + 1e6)  # does what is missing: nothing
+    tool.study_net(
+        "no-norm", args, time.monotonic() + 1e6, nullcontext()
+    )  # does what is missing: nothing
     assert open_study(study.path).plan == study.plan
 
 
@@ -86,16 +88,16 @@ def test_what_fits_follows_from_the_first_seed(tool: Any, tmp_path: Path) -> Non
         cells_path = tmp_path
         plan = type("Plan", (), {"arms": [type("Arm", (), {"kind": "tampered"})] * 8})
 
-    for number in range(12):  # 12 runs in 60 s, 10 s after the call
+    for number in range(12):  # 12 runs in 60 s
         for name, moment in (("args.yaml", 10 + 5 * number), ("result.json", 15 + 5 * number)):
             path = tmp_path / str(number) / name
             path.parent.mkdir(exist_ok=True)
             path.touch()
             os.utime(path, (moment, moment))
-    # A seed is 8 runs in 40 s; the workers' start takes 10 s again.
-    assert tool.seeds_that_fit(Study, 70.0, 0.0) == 1
-    assert tool.seeds_that_fit(Study, 70.0, (10 + 3 * 40 + 1) / 0.9) == 4
-    assert tool.seeds_that_fit(Study, 70.0, 1e9) == tool.MOST_SEEDS
+    # A seed is 8 runs in 40 s.
+    assert tool.seeds_that_fit(Study, 0.0) == 1
+    assert tool.seeds_that_fit(Study, (3 * 40 + 1) / 0.9) == 4
+    assert tool.seeds_that_fit(Study, 1e9) == tool.MOST_SEEDS
 
 
 @pytest.mark.slow
