@@ -135,6 +135,8 @@ def test_a_row_is_trained_resumed_and_reported(
     assert main(["reproduce", ROW, "--output", "out", "--row"]) == 0
     assert capsys.readouterr().out.splitlines()[-3] == unreported_row(ROW)
 
+    assert main([*whole, "--lr", "0.2"]) == 2  # another study is not gone on with
+    assert re.search("lr 0.1 there, 0.2 here; choose .* --output", capsys.readouterr().err)
     assert main(whole) == 0
     said = capsys.readouterr().out
     results = {path: path.read_bytes() for path in study.glob("cells/*/result.json")}

@@ -126,7 +126,7 @@ def create_study(path: Path, plan: Plan) -> StudyFolder:
     existing = path / FILE_NAME
     if not existing.exists():
         if not is_free(path):
-            raise UserError(f"{path}: holds files, and no study; choose another --name")
+            raise UserError(f"{path}: holds files, and no study; choose another --name or --output")
         try:
             (path / "cells").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -159,7 +159,7 @@ def _merged(study: StudyFolder, plan: Plan) -> Plan:
     if merged is None:
         raise UserError(
             f"{study.path} holds another study of that name: {difference(study.plan, plan)}; "
-            "choose another --name"
+            "choose another --name or --output"
         )
     return merged
 
