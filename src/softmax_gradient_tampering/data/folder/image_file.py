@@ -1,6 +1,7 @@
 """Reading an image file, of whatever kind, as 8-bit pixels of one mode."""
 
 import errno
+import os
 import stat
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -21,12 +22,12 @@ def open_image(path: str) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, is no regular file, or is empty.
     """
-    status = Path(path).stat()
+    status = os.stat(path)  # noqa: PTH116 - to make a Path takes a tenth of a small image's time
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     if not status.st_size:
         raise OSError("an empty file, of 0 bytes")
-    return Path(path).open("rb")
+    return open(path, "rb")  # noqa: PTH123 - likewise; the caller closes it
 
 
 def read_image(file: str | Path | IO[bytes], mode: str) -> Image.Image:

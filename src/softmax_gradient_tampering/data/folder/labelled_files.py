@@ -63,4 +63,4 @@ class LabelledFiles(Sequence[tuple[str, int]]):
     def __getitem__(self, index: int | slice) -> "tuple[str, int] | LabelledFiles":
         if isinstance(index, slice):
             return self.take(range(len(self))[index])
-        return self.path(index), int(self.labels[index])
+        return self.path(index), int(self.labels.numpy()[index])

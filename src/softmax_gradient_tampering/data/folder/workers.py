@@ -57,7 +57,9 @@ class BatchBuffer:
     def __init__(self, capacity: int, num_images: int, image_size: tuple[int, int, int]) -> None:
         rows = capacity * num_images
         self._num_images = num_images
-        self.images = _shared_array((rows, *image_size), np.uint8)
+        channels, height, width = image_size
+        pixels = _shared_array((rows, height, width, channels), np.uint8)
+        self.images = pixels.transpose(0, 3, 1, 2)  # laid out as images are decoded
         self.labels = _shared_array((rows,), np.int64)
         self.indices = _shared_array((capacity,), np.int64)
 
