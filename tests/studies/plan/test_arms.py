@@ -185,6 +185,8 @@ MISTAKES = {
     "smooth: config=x.yaml": "config: there is no such flag",
     "plain:": "--arm plain: has the same flags as alpha-1; leave one out",
     "plain: lr=0.02": "--arm plain: has the same flags as alpha-1; leave one out",
+    "plain: workers=3": "--arm plain: differs from alpha-1 in nothing that changes the weights",
+    "ema: model-ema=true": "--arm ema: differs from alpha-1 in nothing that changes the weights",
     "tuned: lr=0.1": "--arm tuned: the study gives such a name to arms of its own",
     "alpha-0.3: lr=0.1": "--arm alpha-0.3: the study gives such a name",
     "a/b: lr=0.1": "--arm 'a/b': an arm's name has letters",

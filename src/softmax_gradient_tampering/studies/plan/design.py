@@ -28,6 +28,11 @@ from softmax_gradient_tampering.training.config.refusals import check_config
 
 CONTROLS = ("equivalent", "tuned")
 _ALPHAS = (1.0, 0.25)  # where no arm is asked for
+# Flags that add measurements and averages to a run, and leave its weights as they are.
+_MEASURED = (
+    *("logit_stats", "grad_stats", "filter_norms"),
+    *("model_ema", "model_ema_decay", "model_ema_force_cpu"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,11 +192,15 @@ def _check_arms(plan: Plan, named: Collection[str]) -> None:
             check_config(plan.config_of(arm, 0))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        found = plan.hash_of(plan.settings_of(Cell("", arm.name, 0)))
+        settings = plan.settings_of(Cell("", arm.name, 0))
+        found = plan.hash_of({name: v for name, v in settings.items() if name not in _MEASURED})
         other = names_by_hash.setdefault(found, arm.name)
         if other != arm.name:
+            what = f"has the same flags as {other}"
+            if settings != plan.settings_of(Cell("", other, 0)):
+                what = f"differs from {other} in nothing that changes the weights"
             alphas = "; --alphas have the other flags of the baseline" * (len(named) > 0)
-            raise UserError(f"{where}: has the same flags as {other}; leave one out{alphas}")
+            raise UserError(f"{where}: {what}; leave one out{alphas}")
 
 
 def _check_settling(settling: Settling, seeds: Sequence[int], arms: Sequence[Arm]) -> None:

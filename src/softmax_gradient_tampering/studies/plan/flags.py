@@ -92,11 +92,12 @@ def add_shared_flags(parser: argparse.ArgumentParser) -> None:
 
 
 _DESCRIPTIONS = {
-    "run": "Train every seed at every alpha, and the controls, and keep what was measured. The "
-    "same seed means the same initial weights, batches and augmentation in every arm. Run again, "
-    "it does what is missing; several processes share the work. It ends with the first sentence "
-    "of the report. Exit code: 0 if all is well, runs that diverged among it; 2 for a mistake and "
-    "for runs that failed; 130 after Ctrl-C, 143 after SIGTERM.",
+    "run": "Train every arm, alphas and others and the controls, with every seed, and keep what "
+    "was measured. The same seed means the same initial weights, batches and augmentation in every "
+    "arm. Run again, it does what is missing, and what is added of arms and seeds; several "
+    "processes share the work. It ends with the first sentence of the report. Exit code: 0 if all "
+    "is well, runs that diverged among it; 2 for a mistake and for runs that failed; 130 after "
+    "Ctrl-C, 143 after SIGTERM.",
     "plan": "Plan what `sgt study run` with the same words would train, and start nothing. One "
     "run of every arm is set up, so that a mistake shows. Exit code: 0, or 2 for a mistake.",
 }
