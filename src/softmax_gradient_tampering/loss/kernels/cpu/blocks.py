@@ -30,6 +30,7 @@ BLOCK_SIZE = 2**19
 SMALL_SIZE = 2**15
 # Classes below which rows are slow in torch: they are taken as the positions of one image.
 FEW_CLASSES = 16
+LOG2_E = math.log2(math.e)
 _REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 
 
@@ -120,12 +121,13 @@ def backward(
     ):
         is_in_place = result.is_contiguous() and result.dtype == dtype
         out = result if is_in_place else torch.empty(result.shape, dtype=dtype)
-        if is_index(target) and not blocks.has_positions:
-            logits = _multiply(z_block, alpha, out=blocks.buffer(z_block))
-            _row_grad(logits, target_block, scale, stats, options, out)
+        if blocks.has_positions:
+            p = _exponentials(z_block, alpha, out)
+            total = p.sum(1, keepdim=True)
         else:
-            logits = _multiply(z_block, alpha, out)
-            _image_grad(logits, target_block, scale, stats, options)
+            logits = _multiply(z_block, alpha, out=blocks.buffer(z_block))
+            p, total = torch.softmax(logits, 1, out=out), None
+        _make_gradient(p, total, target_block, scale, stats, options)
         if not is_in_place:
             result.copy_(out)
     return grad
@@ -177,48 +179,45 @@ class _Blocks:
         return (tensor.t() if tensor.dim() == 2 else tensor).unsqueeze(0)
 
 
-def _row_grad(
-    logits: Tensor,
+def _make_gradient(
+    p: Tensor,
+    total: Tensor | None,
     target: Tensor,
     grad_loss: Tensor,
     divisor: Tensor,
     options: Options,
-    out: Tensor,
-) -> Tensor:
-    """scale * (sum(q) p' - q), p' = softmax(logits), of rows and class indices."""
+) -> None:
+    """scale * (sum(q) p' - q) in the place of p, with p' = p / total."""
     smoothing, weight = options.label_smoothing, options.weight
     scale = row_scale(grad_loss, target, divisor, options)
+    if not is_index(target):
+        q = reference.target_distribution(target, p, options)
+        factor = scale * q.sum(1, keepdim=True)
+        p.mul_(factor if total is None else factor / total).sub_(q * scale)
+        return
     # An ignored index may lie outside of the classes.
     label = torch.where(target == options.ignore_index, 0, target).unsqueeze(1)
     at_label = scale if weight is None else scale * weight[label]
-    p = torch.softmax(logits, 1, out=out)
-    if smoothing == 0:
-        return p.mul_(at_label).scatter_add_(1, label, -at_label)
-    at_label, even = at_label * (1 - smoothing), scale * (smoothing / p.shape[1])
-    p.mul_(at_label + even * (p.shape[1] if weight is None else weight.sum()))
-    p.sub_(even if weight is None else even * weight)
-    return p.scatter_add_(1, label, -at_label)
+    factor = at_label = at_label * (1 - smoothing) if smoothing > 0 else at_label
+    if smoothing > 0:
+        even = scale * (smoothing / p.shape[1])
+        factor = at_label + even * (p.shape[1] if weight is None else weight.sum())
+    p.mul_(factor if total is None else factor / total)
+    if smoothing > 0:
+        p.sub_(even if weight is None else even * along_classes(weight, p))
+    p.scatter_add_(1, label, -at_label)
 
 
-def _image_grad(
-    logits: Tensor, target: Tensor, grad_loss: Tensor, divisor: Tensor, options: Options
-) -> Tensor:
-    """The same of images and any target, in the place of the logits.
+def _exponentials(z: Tensor, alpha: Alpha, out: Tensor) -> Tensor:
+    """exp(alpha (z - m)) of images, with m the largest logits of a position.
 
-    With grad = -scale * q, the gradient of log(p'), it is grad - p' sum_c(grad).
+    Torch's exp2 takes a third of its exp, and its softmax of images is slow.
     """
-    smoothing, weight = options.label_smoothing, options.weight
-    if not is_index(target):
-        scale = row_scale(grad_loss, target, divisor, options)
-        grad = reference.target_distribution(target, logits, options).mul(-scale)
-    else:
-        grad = _nll_backward(grad_loss * (1 - smoothing), logits, target, divisor, options)
-        if smoothing > 0:
-            even = row_scale(grad_loss, target, divisor, options) * (smoothing / logits.shape[1])
-            grad.sub_(even if weight is None else even * along_classes(weight, grad))
-    # Torch's exp2 takes a third of its exp, and its softmax of images is slow.
-    p = logits.sub_(logits.amax(1, keepdim=True)).mul_(math.log2(math.e)).exp2_()
-    return p.mul_(grad.sum(1, keepdim=True).neg_().div_(p.sum(1, keepdim=True))).add_(grad)
+    if isinstance(alpha, Tensor) or alpha == 0:
+        z, alpha = _multiply(z, alpha, out), 1.0
+    elif z.dtype != out.dtype:
+        z = out.copy_(z)
+    return torch.sub(z, z.amax(1, keepdim=True), out=out).mul_(alpha * LOG2_E).exp2_()
 
 
 def _multiply(z: Tensor, alpha: Alpha, out: Tensor) -> Tensor:
