@@ -11,7 +11,7 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.plan.growth import difference, merge, with_next_seeds
 from softmax_gradient_tampering.studies.plan.plan import Plan, Settling
 from softmax_gradient_tampering.studies.plan.plan_file import read_plan, to_json
-from tests.studies.studies import TRAINING, plan_of
+from tests.studies.studies import EVERYTHING, TRAINING, plan_of
 
 ARMS = ("--alphas", "1", "0.5", "0.25", "--controls", "equivalent")
 SETTLED = (*ARMS, "--until-settled", "--max-seeds", "8")
@@ -257,3 +257,24 @@ def test_cells_of_a_plan_that_lacks_a_newer_flag_keep_their_ids() -> None:
     grown = merged(older, "--alphas", "1", "0.5", "--arm", "adam: opt=adamw", "--seeds", "3")
     assert set(older.cells) < set(grown.cells)
     assert len({cell.id for cell in grown.cells}) == 9
+
+
+GOLDEN = Path(__file__).parent / "golden"
+SMOOTH = ("--arm", "smooth: smoothing=0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("plan-of-alphas", EVERYTHING), ("plan-being-settled", SETTLED)],
+)
+def test_a_plan_of_the_time_of_alphas_alone_is_found_and_grows(
+    name: str, words: tuple[str, ...]
+) -> None:
+    """As they were written before there were other arms; no id of a cell may change."""
+    there = read_plan(GOLDEN / f"{name}.json")
+    assert merged(there, *words) == there
+    grown = merged(there, *words, *SMOOTH, "--arm", "half: modify-softmax=0.5 lr=0.5")
+    added = {"smooth", "half", "equivalent-half"}
+    assert {arm.name for arm in grown.arms if arm.is_added} == added
+    old = [cell for cell in grown.cells if cell.arm not in added]
+    assert sorted(old, key=str) == sorted(there.cells, key=str)
