@@ -89,7 +89,9 @@ def test_seeds_that_were_added_are_said(study: Path) -> None:
     plan = json.loads((study / "plan.json").read_text())
     (study / "plan.json").write_text(json.dumps({**plan, "stages": [1, 2]}))
     (note,) = collect(study).notes
-    assert note.startswith("Seeds were added to this study after its first 1 and 2.")
+    assert note.startswith(
+        "Seeds were added to this study 2 times, at first after 1 and at last after 2. Its"
+    )
 
 
 def test_a_run_with_other_settings_than_the_plans_is_invalid(study: Path) -> None:

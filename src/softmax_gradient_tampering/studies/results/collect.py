@@ -213,9 +213,11 @@ def _notes(folder: StudyFolder) -> Iterator[str]:
     """What a reader should know of a study besides its numbers."""
     plan = folder.plan
     if plan.stages:
-        before = " and ".join(map(str, plan.stages))
+        first, last, times = plan.stages[0], plan.stages[-1], len(plan.stages)
+        often = f" {times} times, at first after {first} and at last after {last}"
         yield (
-            f"Seeds were added to this study after its first {before}. Its intervals and the p "
+            "Seeds were added to this study"
+            f"{often if times > 1 else f' after its first {first}'}. Its intervals and the p "
             "values of its verdicts are those of a sequence, which holds however often one looks"
         )
     added = [arm.name for arm in plan.arms if arm.is_added and arm.is_judged]
