@@ -63,7 +63,7 @@ def check(args: argparse.Namespace, device: torch.device) -> int:
     """Run the sections one after the other; returns how many did not end well."""
     args.out.mkdir(parents=True, exist_ok=True)
     # Of the same machine and day, the last check counts.
-    for name in ("environment", "behaviour", "loss", "step", "program"):
+    for name in ("environment", "behaviour", "loss", "linear", "step", "program"):
         for path in args.out.glob(f"*-{slug(device_name(device))}-gpu-{name}.csv"):
             path.unlink()
     slowness = 1 if device.type == "cuda" else ON_A_CPU

@@ -102,7 +102,7 @@ def write_page(rows: Sequence[Row], docs: Path) -> list[Path]:
             picture.write_text(draw_picture(found), encoding="utf-8")
             written.append(picture)
             sections.append(device_section(found, picture.name))
-        is_measured_below = benchmark == "loss" and any(row.benchmark == "gpu-loss" for row in rows)
+        is_measured_below = any(row.benchmark == f"gpu-{benchmark}" for row in rows)
         if not is_measured_below and not any(is_gpu(device) for device in by_device):
             sections.append(
                 f"### GPU\n\n{NOT_MEASURED.capitalize()}. `make gpu-check` measures it, in "

@@ -15,9 +15,11 @@ def measure(device: torch.device, deadline: float) -> Iterator[Row]:
     for shape in GPU_SHAPES if is_gpu else ((64, 32, 500),):
         if is_past(deadline):
             return
-        sink = Sink("linear")
+        sink = Sink("gpu-linear")
         dtype = torch.bfloat16 if is_gpu else torch.float32
         subject = Subject(dtype, *shape, device)
         with sink.trying(str(subject), "tampered", "time"):
-            sink += measure_subject(subject, 3)
+            for row in measure_subject(subject, 3):
+                row.benchmark = sink.benchmark
+                sink.append(row)
         yield from sink

@@ -39,7 +39,7 @@ def assert_all_is_measured(folder: Path, *benchmarks: str) -> None:
 def test_the_sections_of_the_losses_and_the_step_go_through(tmp_path: Path) -> None:
     code, printed = check(tmp_path, "environment", "loss", "linear", "step")
     assert code == 0, printed
-    assert_all_is_measured(tmp_path, "gpu-environment", "gpu-loss", "linear", "gpu-step")
+    assert_all_is_measured(tmp_path, "gpu-environment", "gpu-loss", "gpu-linear", "gpu-step")
     assert "float32 64x1000" in printed  # the table
 
 
