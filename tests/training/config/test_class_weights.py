@@ -66,7 +66,8 @@ def test_words_are_recorded_as_they_are(value: str) -> None:
         ("inf\n1\n", "the weight 'inf' must be"),
         ("cat,1\ncat,2\n", "class 'cat' stands there twice"),
         ("0\n0\n", "all weights are 0"),
-        ('"cat,1\n' * 2**17, "csv|field"),
+        ('"' + "x" * 2**18, "field larger than field limit"),
+        ("1\n" * 2**19 + "1", "it holds more than the 1 MiB"),
     ],
 )
 def test_a_file_that_holds_no_weights_is_one_line(
