@@ -55,6 +55,7 @@ RECIPE = (
     *("--batch-size", "256", "--momentum", "0.9", "--weight-decay", "5e-4", "--sched", "cosine"),
     *("--warmup-epochs", "1", "--cooldown-epochs", "0", "--checkpoint-hist", "1"),
     *("--amp-dtype", "bfloat16", "--channels-last", "--log-interval", "1000"),
+    "--no-cudnn-benchmark",  # the timing takes seconds of every worker's first run
 )
 ALPHAS = ("1", "0.5", "0.25", "0.1")
 MOST_SEEDS = 40
