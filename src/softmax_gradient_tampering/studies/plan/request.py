@@ -50,19 +50,7 @@ def parse_run(argv: Sequence[str], action: str = "run") -> RunRequest:
         UserError: a mistake in it, in the study.yaml, or in the training flags.
         SystemExit: after --help.
     """
-    own, training = split_words(argv)
-    given = vars(run_parser(action).parse_args(own))
-    arms = _by_name(given.pop("arms", ()))
-    if "config" in given:
-        path = Path(given.pop("config"))
-        from_file, words = read_study_file(path, run_parser(action))
-        try:
-            parse_arguments(words, find_recipe=recipe_path)
-        except UserError as error:
-            raise UserError(f"{path}: {TRAIN_KEY}: {error}") from error
-        training = [*words, *training]
-        arms = {**_by_name(from_file.pop("arms", ())), **arms}
-        given = {**from_file, **given}
+    given, training = _given(argv, action)
     name = given.pop("name", None)
     if name is None:
         raise UserError("--name NAME is missing, the folder of the study in --output")
@@ -73,7 +61,7 @@ def parse_run(argv: Sequence[str], action: str = "run") -> RunRequest:
     options = StudyOptions(
         name=name,
         alphas=given.get("alphas"),
-        arms=arms,
+        arms=given.get("arms", {}),
         baseline=given.get("baseline"),
         seeds=given.get("seeds", tuple(range(num_seeds))),
         tuning_seeds=given.get("tuning_seeds"),
@@ -89,6 +77,24 @@ def parse_run(argv: Sequence[str], action: str = "run") -> RunRequest:
     path = Path(given.get("output", "output/study")) / name
     plan = make_plan(options, settings)
     return RunRequest(plan, path, machine_of(given), given.get("keep_checkpoints", False))
+
+
+def _given(argv: Sequence[str], action: str) -> tuple[dict[str, Any], list[str]]:
+    """What a command line and its study.yaml say: the study's own flags, and the training words."""
+    own, training = split_words(argv)
+    given = vars(run_parser(action).parse_args(own))
+    arms = _by_name(given.pop("arms", ()))
+    if "config" in given:
+        path = Path(given.pop("config"))
+        from_file, words = read_study_file(path, run_parser(action))
+        try:
+            parse_arguments(words, find_recipe=recipe_path)
+        except UserError as error:
+            raise UserError(f"{path}: {TRAIN_KEY}: {error}") from error
+        training = [*words, *training]
+        arms = {**_by_name(from_file.pop("arms", ())), **arms}
+        given = {**from_file, **given}
+    return {**given, "arms": arms}, training
 
 
 def _by_name(arms: Sequence[tuple[str, dict[str, str]]]) -> dict[str, dict[str, str]]:

@@ -54,13 +54,7 @@ def parse_search(argv: Sequence[str]) -> SearchRequest:
         SystemExit: after --help.
     """
     own, training = split_words(argv)
-    for word in own:
-        flag = word.partition("=")[0]
-        if flag in _OF_A_STUDY:
-            raise UserError(
-                f"{flag}: a search has no arms, it proposes alphas and rates; give the other flags "
-                "of its trials after --, and compare what it finds by sgt study run"
-            )
+    _refuse_arms(own)
     args = _parser().parse_args(own)
     if args.name is None:
         raise UserError("--name NAME is missing, the folder of the search in --output")
@@ -88,6 +82,17 @@ def parse_search(argv: Sequence[str]) -> SearchRequest:
         settings=settings,
         machine=machine_of(vars(args)),
     )
+
+
+def _refuse_arms(words: Sequence[str]) -> None:
+    """Refuse the flags of a study's arms, which a search does not have."""
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag in _OF_A_STUDY:
+            raise UserError(
+                f"{flag}: a search has no arms, it proposes alphas and rates; give the other flags "
+                "of its trials after --, and compare what it finds by sgt study run"
+            )
 
 
 def _parser() -> argparse.ArgumentParser:
