@@ -52,6 +52,10 @@ def test_a_study_is_grown_by_arms_and_trains_these_alone(
     assert "Added to this study after its first arms: alpha-0.5, mixed. Holm's" in output
     assert main([*STUDY, *arms, "--", *TRAINING]) == 0
     assert runners[-1].started == []
+    assert main(["report", "studies/small"]) == 0
+    page = (PATH / "report.html").read_text()
+    assert "<h2>Notes</h2>" in page
+    assert "Added to this study after its first arms: alpha-0.5, mixed." in page
 
 
 def test_an_added_arm_that_cannot_be_run_changes_nothing(
