@@ -53,6 +53,14 @@ def _share_an_id(plan: dict[str, Any]) -> None:
     [
         (lambda plan: plan.update(format=2), "of format 1 .format: 2"),
         (lambda plan: plan.update(arms="x"), "arms must be a list"),
+        (
+            lambda plan: plan["arms"][0]["overrides"].update(class_weights="plan.json"),
+            "names a file in class_weights",
+        ),
+        (
+            lambda plan: plan["config"].update(class_weights='{"cat": -1}'),
+            "the weight -1 must be a finite number",
+        ),
         (lambda plan: plan["arms"][0].update(kind="magic"), "kind must be one of .* not 'magic'"),
         (
             lambda plan: plan["arms"][0].update(alpha=math.nan),

@@ -37,6 +37,7 @@ from softmax_gradient_tampering.studies.plan.plan import (
     is_metric,
 )
 from softmax_gradient_tampering.training.config.arguments import FIELDS
+from softmax_gradient_tampering.training.config.class_weights import is_recorded
 
 FILE_NAME = "plan.json"
 FORMAT = 1
@@ -237,6 +238,8 @@ def _check(plan: Plan) -> None:
             raise ValueError(f"arm {arm.name!r:.60} is not tuned by what it is selected from")
         if arm.follows is not None and not (arm.kind == "equivalent" and arm.follows in tampered):
             raise ValueError(f"arm {arm.name!r:.60} follows what is no tampered arm")
+        if not is_recorded({**plan.config, **arm.overrides}.get("class_weights", "")):
+            raise ValueError(f"arm {arm.name!r:.60} names a file in class_weights")
         plan.config_of(arm, 0)  # every setting is one of a run
     first: dict[str, Cell] = {}
     for cell in plan.cells:

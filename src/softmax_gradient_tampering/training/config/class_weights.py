@@ -29,8 +29,13 @@ def inline_class_weights(value: str) -> str:
     """
     if value in ("", BALANCED):
         return value
-    weights = parse_class_weights(value) if value[0] in "{[" else _read_file(value)
+    weights = parse_class_weights(value) if is_recorded(value) else _read_file(value)
     return json.dumps(weights)
+
+
+def is_recorded(value: object) -> bool:
+    """Whether a value is one that a run records, and names no file."""
+    return isinstance(value, str) and (value in ("", BALANCED) or value[0] in "{[")
 
 
 def parse_class_weights(value: str) -> Weights:
