@@ -46,8 +46,8 @@ SHAPES = """## The loss of logits by shape
 (N, C, d1, ...), contiguous, and class indices, or as named. One thread is measured in its CPU
 time, two in wall time. `before` is the code before the compiled kernel took images as they lie,
 measured on the same day; `blocks` is this package's where it has no C++ compiler. Other programs
-had the same cores meanwhile, seven processes for two of them, so that a figure is uncertain by a
-tenth or two, and two threads were not measured: that takes a quiet machine.
+had the same cores meanwhile, seven to ten processes for two of them, so that a figure of one thread
+is uncertain by a tenth or two, and one of two threads, in wall time, says less than that.
 """
 
 LINEAR = """## From hidden states to the loss
@@ -55,7 +55,8 @@ LINEAR = """## From hidden states to the loss
 `tampered_linear_cross_entropy`, forward and backward, with the gradients of hidden states and
 classifier; rows x features x classes. `torch, whole logits` is `F.cross_entropy(F.linear(hidden,
 weight), target)`; `torch, chunked` is torch's `F.linear_cross_entropy` with the chunks that it
-chooses, `by 8` with chunks of an eighth of the rows.
+chooses, `by 8` with chunks of an eighth of the rows. One thread of a CPU is measured in its CPU
+time. On 2026-11-26 some ten other processes had the same two cores meanwhile.
 """
 
 STEP = """## The training step
@@ -120,9 +121,10 @@ def write_page(rows: Sequence[Row], docs: Path) -> list[Path]:
 def device_section(rows: Sequence[Row], picture: str) -> str:
     """Ratios, peak memory, errors and times of one device."""
     first = rows[0]
+    threads = f"{first.threads} thread{'s' * (first.threads != '1')}"
     parts = [
         f"### {first.device}\n",
-        f"{first.threads} threads, torch {first.torch}, Python {first.python}, {first.date}.\n",
+        f"{threads}, torch {first.torch}, Python {first.python}, {first.date}.\n",
         f"![Times of the other losses by this package's](images/{picture})\n",
         "Time, this package's by the other's (p20 to p80):\n",
         ratio_table(rows),
