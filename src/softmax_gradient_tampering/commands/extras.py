@@ -6,7 +6,7 @@ from collections.abc import Iterable
 _EXTRA_OF = {
     **dict.fromkeys(("timm", "torchvision", "safetensors", "rich"), "train"),
     **dict.fromkeys(("yaml", "sklearn", "numpy", "PIL"), "train"),
-    **dict.fromkeys(("matplotlib", "scipy"), "study"),
+    **dict.fromkeys(("matplotlib", "scipy", "jinja2", "markupsafe"), "study"),
     "optuna": "search",
     **dict.fromkeys(("tensorboard", "wandb"), "log"),
     "nvidia": "dali",
