@@ -17,6 +17,8 @@ DOCS = RESULTS.parents[1] / "docs"
 
 INTRODUCTION = """# Benchmarks
 
+*For whoever asks how fast it is, beside what they use now.*
+
 Written by `benchmarks/write_page.py` from the files in
 `benchmarks/results`; `make bench-page` writes it again.
 [benchmarks/README.md](../benchmarks/README.md) says how the figures are measured, and how to
