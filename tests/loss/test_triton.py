@@ -79,7 +79,7 @@ def block_classes(request, monkeypatch):
 
     monkeypatch.setattr(kernel, "MAX_BLOCK_CLASSES", request.param)
     monkeypatch.setattr(kernel, "MIN_BLOCK_SIZE", min(kernel.MIN_BLOCK_SIZE, 4 * request.param))
-    monkeypatch.setattr(kernel, "_plan", kernel._plan.__wrapped__)  # plans of other sizes are kept
+    monkeypatch.setattr(kernel, "plan_of", kernel.plan_of.__wrapped__)
     return request.param
 
 
@@ -133,11 +133,9 @@ def test_sums_of_any_number_of_groups_are_true(num_rows, monkeypatch):
     """A block of one row, and groups of two blocks: up to five of them, two at a time."""
     from softmax_gradient_tampering.loss.kernels.triton import kernel, sums
 
-    group = triton.language.constexpr(2)
-    monkeypatch.setattr(sums, "GROUP", group)
-    monkeypatch.setattr(kernel, "GROUP", group)
+    monkeypatch.setattr(sums, "GROUP", triton.language.constexpr(2))
     monkeypatch.setattr(kernel, "MIN_BLOCK_SIZE", 1)
-    monkeypatch.setattr(kernel, "_plan", kernel._plan.__wrapped__)
+    monkeypatch.setattr(kernel, "plan_of", kernel.plan_of.__wrapped__)
     for reduction in ("mean", "sum"):
         case = Case((num_rows, 3), weighted=True, reduction=reduction)
         logits, target, options = on_device(case)

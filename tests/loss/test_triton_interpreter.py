@@ -12,7 +12,8 @@ import torch
 from softmax_gradient_tampering import tampered_cross_entropy
 
 triton = pytest.importorskip("triton")
-TESTS = Path(__file__).with_name("test_triton.py")
+FILES = ("test_triton.py", "test_fused.py")
+ROOT = Path(__file__).parents[2]
 
 
 def version(module):
@@ -33,11 +34,9 @@ def test_the_triton_kernel_passes_its_tests_in_the_interpreter():
         "no:cacheprovider",
         "-p",
         "no:xdist",
-        str(TESTS),
+        *(str(Path(__file__).with_name(name)) for name in FILES),
     ]
-    done = subprocess.run(
-        command, cwd=TESTS.parents[2], env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 

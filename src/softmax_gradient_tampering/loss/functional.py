@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from softmax_gradient_tampering.loss import direct
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
 from softmax_gradient_tampering.loss.generic import is_compiled_transform, tamper
-from softmax_gradient_tampering.loss.kernels.cpu import native
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
     compute_dtype,
@@ -16,10 +16,7 @@ from softmax_gradient_tampering.loss.kernels.options import (
     is_index,
 )
 from softmax_gradient_tampering.loss.kernels.selection import check_kernel
-from softmax_gradient_tampering.loss.operator import (
-    differentiable_cross_entropy,
-    direct_cross_entropy,
-)
+from softmax_gradient_tampering.loss.operator import differentiable_cross_entropy
 from softmax_gradient_tampering.loss.torch_internals import has_tangent, is_plain, is_unobserved
 
 INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -90,7 +87,7 @@ def tampered_cross_entropy(
         if in_graph.takes(input, target, alpha, given):
             return in_graph.cross_entropy_in_graph(input, target, alpha)
     elif type(alpha) is float and is_direct(input, target, alpha, given):
-        return direct_cross_entropy(input, target, alpha)
+        return direct.direct_cross_entropy(input, target, alpha)
     alpha = check_alpha(alpha)
     kwargs: dict[str, Any] = {
         "weight": weight,
@@ -140,7 +137,7 @@ def is_direct(input: Tensor, target: Tensor, alpha: float, options: tuple[Any, .
         and reduction == "mean"
         and kernel == "auto"
         and is_unobserved()
-        and native.PlainLogits.takes(input, target, alpha)
+        and direct.takes(input, target, alpha)
     )
 
 

@@ -17,14 +17,13 @@ from softmax_gradient_tampering.loss.dispatcher import (
     as_graph_input,
 )
 from softmax_gradient_tampering.loss.kernels import compiled, reference
-from softmax_gradient_tampering.loss.kernels.cpu import native
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
     compute_dtype,
     is_index,
     loss_divisor,
 )
-from softmax_gradient_tampering.loss.kernels.selection import select_kernel
+from softmax_gradient_tampering.loss.kernels.selection import select_fused, select_kernel
 from softmax_gradient_tampering.loss.torch_internals import (
     has_tangent,
     is_batch_of_gradients,
@@ -32,8 +31,6 @@ from softmax_gradient_tampering.loss.torch_internals import (
     is_plain_gradient,
     is_transformed,
 )
-
-_DEFAULTS = Options(None, -100, "mean", 0.0, torch.float32)
 
 
 def differentiable_cross_entropy(
@@ -51,12 +48,6 @@ def differentiable_cross_entropy(
     return _apply(logits, target, alpha, options)[0]
 
 
-def direct_cross_entropy(logits: Tensor, target: Tensor, alpha: float) -> Tensor:
-    """The same by the fewest steps, of a call that `functional.is_direct`."""
-    loss: Tensor = _Direct.apply(logits, target, alpha)
-    return loss
-
-
 def _is_better_compiled(logits: Tensor, options: Options) -> bool:
     """Whether the compiler makes faster code of torch's operations than a call of a kernel is."""
     is_free = options.kernel == "auto" and not torch.compiler.is_exporting()
@@ -65,8 +56,18 @@ def _is_better_compiled(logits: Tensor, options: Options) -> bool:
 
 def _apply(logits: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:
     """Loss and statistics, recorded by autograd."""
-    function = _Transformable if is_transformed() or has_tangent(logits) else _Recorded
+    function: type[torch.autograd.Function] = _Recorded
+    if is_transformed() or has_tangent(logits):
+        function = _Transformable
+    elif _is_fused(logits, options):
+        function = _Fused
     return _call(function, logits, target, alpha, options)
+
+
+def _is_fused(logits: Tensor, options: Options) -> bool:
+    """Whether a backward pass is to come for which the gradient is better made at once."""
+    is_recorded = logits.requires_grad and torch.is_grad_enabled() and is_eager(logits)
+    return is_recorded and select_fused(options.kernel, logits, options) is not None
 
 
 def _call(
@@ -111,29 +112,51 @@ class _Recorded(torch.autograd.Function):
             return None, None, None, None, None
         logits, target, weight, stats, alpha = ctx.saved_tensors
         alpha, options = ctx.number if alpha is None else alpha, _with_weight(ctx.options, weight)
-        grad = _gradient(grad_loss, logits, stats, target, alpha, options)
+        grad = gradient(grad_loss, logits, stats, target, alpha, options)
         return grad, None, None, None, None
 
 
-class _Direct(torch.autograd.Function):
-    """The same for what `native.PlainLogits` takes: for few logits every step of Python counts."""
+class _Fused(torch.autograd.Function):
+    """The same with the gradient made at once, in the memory in which it is handed out, once.
+
+    A later backward pass over the same graph makes another, and so does one that somebody wants
+    to differentiate, or to whom a hook gives other tensors than were saved.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float) -> Tensor:
-        plain = native.PlainLogits(logits, target)
-        ctx.plain, ctx.alpha = plain, alpha
-        ctx.save_for_backward(logits, target)
-        return plain.forward(logits, target)
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        alpha: Alpha,
+        options: Options,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.kernel = select_fused(options.kernel, logits, options)
+        ctx.options, ctx.number = options, None if isinstance(alpha, Tensor) else alpha
+        loss, stats, made = ctx.kernel.forward(logits, target, alpha, _with_weight(options, weight))
+        ctx.made, ctx.addresses = made, (logits.data_ptr(), made.grad.data_ptr())
+        alpha_tensor = alpha if ctx.number is None else None
+        ctx.save_for_backward(logits, target, weight, stats, alpha_tensor, made.grad)
+        ctx.mark_non_differentiable(stats)
+        ctx.set_materialize_grads(False)
+        return loss, stats
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
-        logits, target = ctx.saved_tensors
-        plain, alpha = ctx.plain, ctx.alpha
-        # Whoever saves tensors for autograd (a hook of torch's) may give others back.
-        if is_plain_gradient(grad_loss) and plain.holds(logits, target):
-            return plain.backward(grad_loss, logits, alpha), None, None
-        grad = _gradient(grad_loss, logits, plain.stats, target, alpha, _DEFAULTS)
-        return grad, None, None
+    def backward(
+        ctx: Any, grad_loss: Tensor | None, _: Tensor | None
+    ) -> tuple[Tensor | None, None, None, None, None]:
+        if grad_loss is None:
+            return None, None, None, None, None
+        logits, target, weight, stats, alpha, grad = ctx.saved_tensors
+        alpha, options = ctx.number if alpha is None else alpha, _with_weight(ctx.options, weight)
+        made, ctx.made = ctx.made, None
+        is_here = made is not None and ctx.addresses == (logits.data_ptr(), grad.data_ptr())
+        if is_here and is_plain_gradient(grad_loss):
+            arguments = grad_loss, logits, target, alpha, stats, options
+            return ctx.kernel.backward(*arguments, made), None, None, None, None
+        grad = gradient(grad_loss, logits, stats, target, alpha, options)
+        return grad, None, None, None, None
 
 
 class _Reference(torch.autograd.Function):
@@ -199,7 +222,7 @@ def _tensors_of(inputs: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
     return *tensors, alpha if isinstance(alpha, Tensor) else None
 
 
-def _gradient(
+def gradient(
     grad_loss: Tensor, logits: Tensor, stats: Tensor, target: Tensor, alpha: Alpha, options: Options
 ) -> Tensor:
     """The tampered gradient; by the kernel that torch can differentiate where it may have to.
@@ -298,6 +321,6 @@ _BACKWARD = LossOperator(
     "cross_entropy_backward",
     "Tensor grad_loss, Tensor logits, Tensor stats",
     "Tensor",
-    Implementations(_check_backward, _run_backward, _fake_backward, _gradient),
+    Implementations(_check_backward, _run_backward, _fake_backward, gradient),
     has_kernel=True,
 )

@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from softmax_gradient_tampering.loss.kernels.options import Options  # noqa: E402
-from softmax_gradient_tampering.loss.kernels.triton import device, kernel  # noqa: E402
+from softmax_gradient_tampering.loss.kernels.triton import fused, kernel  # noqa: E402
 from softmax_gradient_tampering.loss.kernels.triton.launch import Launcher  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -61,7 +61,8 @@ class Subject(NamedTuple):
 
 
 VALUES = (
-    TARGETS, ("forward", "backward"), ("bf16", "fp16", "fp32"), TARGET_KINDS,
+    TARGETS, ("forward", "backward", "fused", "repair", "prepare"), ("bf16", "fp16", "fp32"),
+    TARGET_KINDS,
     ("mean", "sum", "none"), (False, True),
     ((33, 10), (33, 1000), (33, 50264), (2, 21, 64, 64), (2, 150, 7, 7)),
 )  # fmt: skip
@@ -84,26 +85,19 @@ def pairs(subject: Subject) -> set[tuple[Any, ...]]:
     return {(one, other) for one in numbered for other in numbered if one < other}
 
 
-class Recorder:
-    """In the place of a kernel: keeps what it is launched with."""
+def launches_of(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, tuple[Launcher, tuple[Any, ...]]]:
+    """What the package would launch, with what arguments, by the names of the kernels."""
+    found = {}
 
-    def __init__(self) -> None:
-        self.arguments: tuple[Any, ...] = ()
-        self.options: dict[str, Any] = {}
+    def record(launcher: Launcher, num_programs: int, *arguments: Any) -> None:
+        found[launcher._kernel.fn.__name__] = launcher, (*arguments, *launcher._constants)
 
-    def __getitem__(self, grid: tuple[int, ...]) -> "Recorder":
-        return self
-
-    def __call__(self, *arguments: Any, **options: Any) -> None:
-        self.arguments, self.options = arguments, options
-
-
-def compile_launch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the compiler makes of the launch that the package would do."""
-    launch, function = Recorder(), getattr(device, f"{subject.half}_kernel")
     dtype, shape = DTYPES[subject.dtype], subject.shape
     z = torch.zeros(shape, dtype=dtype)
     target = torch.zeros(shape[:1] + shape[2:], dtype=torch.int64)
+    rows = torch.zeros(target.shape if subject.reduction == "none" else ())
     if "soft" in subject.kind:
         target = torch.zeros_like(z)
     weight = torch.ones(shape[1], dtype=dtype) if "weighted" in subject.kind else None
@@ -112,21 +106,32 @@ def compile_launch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Any:
     # On its device alpha stays a tensor; one of a CPU becomes a number.
     alpha: Any = torch.tensor(0.25, device="meta") if subject.is_pointer else 0.25
     with monkeypatch.context() as patch:
-        patch.setattr(kernel, f"{subject.half}_kernel", launch)
+        patch.setattr(Launcher, "__call__", record)
         patch.setattr(torch.Tensor, "to", lambda tensor, *_, **__: tensor)
-        if subject.half == "forward":
-            kernel.forward(z, target, alpha, options)
-        else:
-            stats = torch.zeros(kernel.stats_shape(z, target, options))
-            rows = target.shape[:1] + z.shape[2:]
-            incoming = torch.zeros(rows if subject.reduction == "none" else ())
-            kernel.backward(incoming, z, target, alpha, stats, options)
-    signature, constants, attributes = specialise(function, launch.arguments)
-    own = ("num_warps", "debug", "sanitize_overflow", "enable_fp_fusion")
+        _, stats = kernel.forward(z, target, alpha, options)
+        kernel.backward(rows, z, target, alpha, stats, options)
+        if fused.takes(z, options):
+            _, stats, made = fused.forward(z, target, alpha, options)
+            fused.backward(rows, z, target, alpha, stats, options, made)
+    return found
+
+
+def compile_launch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the compiler makes of the launch that the package would do; None if it does none."""
+    found = launches_of(subject, monkeypatch)
+    if f"{subject.half}_kernel" not in found:
+        return None
+    launcher, arguments = found[f"{subject.half}_kernel"]
+    signature, constants, attributes = specialise(launcher._kernel, arguments)
     return triton.compile(
-        ASTSource(function, signature, constants, attributes),
+        ASTSource(launcher._kernel, signature, constants, attributes),
         target=TARGETS[subject.target],
-        options={name: launch.options[name] for name in own},
+        options={
+            "num_warps": launcher._num_warps,
+            "debug": True,
+            "sanitize_overflow": False,
+            "enable_fp_fusion": True,
+        },
     )
 
 
@@ -172,6 +177,8 @@ def resources(compiled: Any, tmp_path: Any) -> dict[str, int]:
 
 def assert_is_lean(subject: Subject, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = compile_launch(subject, monkeypatch)
+    if compiled is None:
+        return
     used = resources(compiled, tmp_path)
     assert used["spills"] <= MOST_SPILLED_BYTES, subject
     assert used["registers"] <= MOST_REGISTERS, subject

@@ -12,6 +12,7 @@ from softmax_gradient_tampering.loss.kernels.contract import Kernel
 from softmax_gradient_tampering.loss.kernels.cpu import blocks
 from softmax_gradient_tampering.loss.kernels.cpu import kernel as cpu
 from softmax_gradient_tampering.loss.kernels.cpu.native_library import native_library
+from softmax_gradient_tampering.loss.kernels.options import Options
 
 KERNELS = ("auto", "reference", "blocks", "cpu", "triton")
 
@@ -49,6 +50,19 @@ def select_kernel(name: str, z: Tensor) -> Kernel:
     return _ON_A_CPU.get(name, reference)
 
 
+def select_fused(name: str, z: Tensor, options: Options) -> Any:
+    """What makes loss and gradient at once, where that is the fastest; else None."""
+    if z.dtype == torch.float64 or _resolve(name, z.device) != "triton":
+        return None
+    fused = _fused()
+    return fused if fused.takes(z, options) else None
+
+
+def select_plain(z: Tensor) -> Any:
+    """The class that takes plain logits on a GPU by the fewest steps; None if there is none."""
+    return _fused().PlainLogits if z.is_cuda and _is_triton_usable(z.device) else None
+
+
 def describe_kernel(name: str, device: torch.device) -> str:
     """What computes the loss of float32 and half logits on this device, in words.
 
@@ -81,3 +95,8 @@ def _is_triton_usable(device: torch.device) -> bool:
 def _triton() -> Any:
     # Imported when it is first asked for: Triton may be missing, and loading it takes a while.
     return import_module("softmax_gradient_tampering.loss.kernels.triton.kernel")
+
+
+@functools.cache
+def _fused() -> Any:
+    return import_module("softmax_gradient_tampering.loss.kernels.triton.fused")

@@ -1,6 +1,6 @@
 """The device code of `triton`: pointers and numbers in, one block of rows and classes a program.
 
-Legend: weight is the class weights; stats, sums and counters are laid out as in `triton`. Logits
+Legend: weight is the class weights; stats is laid out as in `triton`, scratch as in `sums`. Logits
 are rows of adjacent classes, or (IS_IMAGES) images of num_positions adjacent positions, of which
 each is a row whose classes are a stride apart. Lengths and strides along the memory are in vectors
 of VECTOR elements: the compiler then knows what divides them, and reads and writes 128 bits at
@@ -27,8 +27,7 @@ def forward_kernel(
     alpha,
     weight,
     stats,
-    sums,
-    counters,
+    scratch,
     loss,
     num_rows,
     num_classes,
@@ -57,7 +56,7 @@ def forward_kernel(
     z_rows = z + outer * (z_stride * VECTOR) + position
     target_rows = target
     if IS_SOFT:
-        target_rows += outer * (target_stride * VECTOR) + position
+        target_rows = (target + outer * (target_stride * VECTOR) + position)[:, None]
     exponent = tl.load(alpha).to(tl.float32) if ALPHA_IS_POINTER else alpha
     minus_inf = float("-inf")
     maximum = tl.full([BLOCK_ROWS], minus_inf, tl.float32)
@@ -86,8 +85,8 @@ def forward_kernel(
         if IS_SOFT or IS_SMOOTHED:
             offsets = _offsets(classes, target_class_stride, VECTOR, IS_IMAGES)
             q = spread_target(
-                target_rows, weight, classes, offsets, mask, num_classes, smoothing,
-                IS_SOFT, IS_WEIGHTED, IS_SMOOTHED,
+                target_rows, weight, classes[None, :], offsets[None, :], mask, num_classes,
+                smoothing, IS_SOFT, IS_WEIGHTED, IS_SMOOTHED,
             )  # fmt: skip
             origin = tl.where(start == 0, base, origin)
             q_sum += q
@@ -120,7 +119,7 @@ def forward_kernel(
     else:
         loss_sum = tl.sum(tl.where(is_row, losses, 0.0), 0)
         weight_sum = tl.sum(tl.where(is_row, row_weight, 0.0), 0)
-        sum_in_last_block(loss_sum, weight_sum, sums, counters, loss, stats, REDUCTION == "mean")
+        sum_in_last_block(loss_sum, weight_sum, scratch, loss, stats, REDUCTION == "mean", False)
 
 
 @triton.jit(
@@ -156,9 +155,48 @@ def backward_kernel(
     BLOCK_CLASSES: tl.constexpr,
 ):
     """The gradient of one block: scale * (sum_c(q) p' - q)."""
+    write_gradient(
+        tl.program_id(0),
+        z, target, alpha, weight, stats, grad_loss, grad_loss_stride, grad, num_rows,
+        num_classes, num_positions, z_stride, z_class_stride, target_stride,
+        target_class_stride, ignore_index, smoothing, VECTOR, IS_IMAGES, ALPHA_IS_POINTER,
+        IS_SOFT, IS_WEIGHTED, IS_SMOOTHED, REDUCTION, BLOCK_ROWS, BLOCK_CLASSES,
+    )  # fmt: skip
+
+
+@triton.jit
+def write_gradient(
+    block,
+    z,
+    target,
+    alpha,
+    weight,
+    stats,
+    grad_loss,
+    grad_loss_stride,
+    grad,
+    num_rows,
+    num_classes,
+    num_positions,
+    z_stride,
+    z_class_stride,
+    target_stride,
+    target_class_stride,
+    ignore_index,
+    smoothing,
+    VECTOR: tl.constexpr,
+    IS_IMAGES: tl.constexpr,
+    ALPHA_IS_POINTER: tl.constexpr,
+    IS_SOFT: tl.constexpr,
+    IS_WEIGHTED: tl.constexpr,
+    IS_SMOOTHED: tl.constexpr,
+    REDUCTION: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_CLASSES: tl.constexpr,
+):
+    """What `backward_kernel` does for its block."""
     num_classes, num_positions = _lengths(num_classes, num_positions, VECTOR, IS_IMAGES)
     num_blocks = tl.cdiv(num_classes, BLOCK_CLASSES)
-    block = tl.program_id(0)
     rows, is_row, outer, position = _rows(
         block // num_blocks, num_rows, num_positions, BLOCK_ROWS, IS_IMAGES
     )
@@ -195,11 +233,11 @@ def backward_kernel(
     if IS_SOFT or IS_SMOOTHED:
         target_rows = target
         if IS_SOFT:
-            target_rows += outer * (target_stride * VECTOR) + position
+            target_rows = (target + outer * (target_stride * VECTOR) + position)[:, None]
         offsets = _offsets(classes, target_class_stride, VECTOR, IS_IMAGES)
         difference -= spread_target(
-            target_rows, weight, classes, offsets, mask, num_classes, smoothing,
-            IS_SOFT, IS_WEIGHTED, IS_SMOOTHED,
+            target_rows, weight, classes[None, :], offsets[None, :], mask, num_classes,
+            smoothing, IS_SOFT, IS_WEIGHTED, IS_SMOOTHED,
         )  # fmt: skip
     if not IS_SOFT:
         is_label = classes[None, :] == label[:, None]

@@ -13,6 +13,7 @@ from the device.
 
 import functools
 import math
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import torch
@@ -22,8 +23,8 @@ from torch import Tensor
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels.options import Options, is_index
 from softmax_gradient_tampering.loss.kernels.triton.device import backward_kernel, forward_kernel
-from softmax_gradient_tampering.loss.kernels.triton.launch import Launcher, is_aligned
-from softmax_gradient_tampering.loss.kernels.triton.sums import GROUP
+from softmax_gradient_tampering.loss.kernels.triton.launch import Launcher, is_aligned, on_device_of
+from softmax_gradient_tampering.loss.kernels.triton.sums import scratch_size
 
 # Classes of a block, and logits of a block where rows are short and a block holds several.
 MAX_BLOCK_CLASSES = 4096
@@ -31,7 +32,7 @@ MIN_BLOCK_SIZE = 1024
 # Positions of a block where they are adjacent, and its logits.
 MAX_BLOCK_POSITIONS = 256
 IMAGE_BLOCK_SIZE = 2048
-_LARGEST_INT32 = 2**31 - 1
+LARGEST_INT32 = 2**31 - 1
 
 
 def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:
@@ -42,15 +43,12 @@ def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[
     loss = torch.empty(shape, dtype=options.loss_dtype, device=z.device)
     if z.numel() == 0:  # nothing is launched
         return loss.fill_(torch.nan if reduction == "mean" else 0), stats.zero_()
-    problem = _problem(forward_kernel, z, target, alpha, options, loss)
-    if reduction == "none":
-        problem.launch(stats, None, None, loss)
-        return loss, stats
-    num_groups = triton.cdiv(problem.num_blocks, GROUP.value)
-    # Two numbers of each block and of each group; the counters have to begin at zero.
-    sums = torch.empty(2 * (problem.num_blocks + num_groups), dtype=torch.float32, device=z.device)
-    counters = torch.zeros(1 + num_groups, dtype=torch.int32, device=z.device)
-    problem.launch(stats, sums, counters, loss)
+    problem = problem_of(forward_kernel, z, target, alpha, options, loss)
+    scratch = None
+    if reduction != "none":
+        size = scratch_size(problem.num_blocks)
+        scratch = torch.zeros(size, dtype=torch.float32, device=z.device)
+    problem.launch(stats, scratch, loss)
     return loss, stats
 
 
@@ -64,7 +62,7 @@ def backward(
     if grad_loss.dim() > 1:
         grad_loss = grad_loss.flatten()
     incoming_stride = grad_loss.stride(0) if grad_loss.dim() else 0
-    problem = _problem(backward_kernel, z, target, alpha, options, grad_loss)
+    problem = problem_of(backward_kernel, z, target, alpha, options, grad_loss)
     problem.launch(stats, grad_loss, incoming_stride, grad)
     return grad
 
@@ -93,7 +91,7 @@ def is_usable(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (7, 0)
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     """All of a launch that a compiled kernel, and how the logits are cut, depend on.
 
     Lengths and strides are in elements; without positions there is one, of stride 1.
@@ -109,8 +107,25 @@ class _Kind(NamedTuple):
     options: Options
     others: tuple[Any, ...]  # which the compiler sees, and nobody here
 
+    @property
+    def is_soft(self) -> bool:
+        """Whether the target holds probabilities."""
+        return self.dtypes[1] != torch.int64
 
-class _Plan(NamedTuple):
+    @property
+    def has_spread_target(self) -> bool:
+        """Whether the target distribution is more than one-hot."""
+        return self.is_soft or self.options.label_smoothing > 0
+
+    @property
+    def flags(self) -> tuple[Hashable, ...]:
+        """ALPHA_IS_POINTER, IS_SOFT, IS_WEIGHTED, IS_SMOOTHED and REDUCTION."""
+        is_weighted, is_pointer = (dtype is not None for dtype in self.dtypes[2:4])
+        is_smoothed = self.options.label_smoothing > 0
+        return is_pointer, self.is_soft, is_weighted, is_smoothed, self.options.reduction
+
+
+class Plan(NamedTuple):
     """How logits of one kind are cut into blocks, and what launches a kernel over them."""
 
     launcher: Launcher
@@ -119,78 +134,94 @@ class _Plan(NamedTuple):
     numbers: tuple[float, ...]  # the kernel's arguments after the number of rows
 
 
-class _Problem(NamedTuple):
+class Problem(NamedTuple):
     """A launch, all but for the tensors that it writes."""
 
-    plan: _Plan
+    plan: Plan
     num_blocks: int
     num_rows: int
     inputs: tuple[Any, ...]  # logits, target, alpha, weight
 
-    def launch(self, *others: Any) -> None:
-        z, launcher = self.inputs[0], self.plan.launcher
+    def launch(self, *others: Any, most_programs: int = LARGEST_INT32) -> None:
+        """Launch it over all blocks; the others are the kernel's arguments after the inputs."""
         arguments = *self.inputs, *others, self.num_rows, *self.plan.numbers
-        if z.is_cuda and z.get_device() != torch.cuda.current_device():
-            with torch.cuda.device_of(z):
-                launcher(self.num_blocks, *arguments)
-        else:
-            launcher(self.num_blocks, *arguments)
+        with on_device_of(self.inputs[0]):
+            self.plan.launcher(min(self.num_blocks, most_programs), *arguments)
 
 
-def _problem(
+def problem_of(
     kernel: Any, z: Tensor, target: Tensor, alpha: Alpha, options: Options, of_loss: Tensor
-) -> _Problem:
+) -> Problem:
     """What a kernel is launched with; `of_loss` is the loss or its gradient."""
-    z, target = _with_adjacent(z, target)
+    z, target, alpha = as_kernels_take(z, target, alpha)
+    is_images = z.dim() == 3
+    num_positions = z.shape[2] if is_images else 1
+    num_rows = z.shape[0] * num_positions
+    plan = plan_of(kind_of(kernel, z, target, alpha, options, of_loss.dtype))
+    num_blocks = -(-(num_positions if is_images else num_rows) // plan.block_rows)
+    num_blocks *= plan.num_class_blocks * (z.shape[0] if is_images else 1)
+    return Problem(plan, num_blocks, num_rows, (z, target, alpha, options.weight))
+
+
+def as_kernels_take(z: Tensor, target: Tensor, alpha: Alpha) -> tuple[Tensor, Tensor, Alpha]:
+    """Logits (N, C) of adjacent classes, or (N, C, P) of adjacent positions; the target alike."""
+    if z.dim() > 2:
+        # One position alone is none.
+        first = 1 if z.shape[2:].numel() == 1 else 2
+        z = z.flatten(first)
+        target = target.flatten() if is_index(target) else target.flatten(first)
     if isinstance(alpha, Tensor):
         # Reading one of a CPU waits for no device.
         alpha = float(alpha) if alpha.device.type == "cpu" else alpha.to(z.device)
+    return _with_adjacent(z), _with_adjacent(target), alpha
+
+
+def _with_adjacent(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dim() == 1 or tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def kind_of(
+    kernel: Any,
+    z: Tensor,
+    target: Tensor,
+    alpha: Alpha,
+    options: Options,
+    loss_dtype: torch.dtype,
+) -> Kind:
+    """The kind of a launch with what `as_kernels_take` gives."""
     weight, is_images = options.weight, z.dim() == 3
-    num_positions = z.shape[2] if is_images else 1
-    num_rows = z.shape[0] * num_positions
-    dtypes = (
-        z.dtype,
-        target.dtype,
-        None if weight is None else weight.dtype,
-        alpha.dtype if isinstance(alpha, Tensor) else None,
-        of_loss.dtype,
+    return Kind(
+        kernel,
+        is_images,
+        z.shape[1],
+        z.shape[2] if is_images else 1,
+        z.stride()[:2],
+        target.stride()[:2] if target.dim() > 1 else (target.stride(0), 1),
+        (
+            z.dtype,
+            target.dtype,
+            None if weight is None else weight.dtype,
+            alpha.dtype if isinstance(alpha, Tensor) else None,
+            loss_dtype,
+        ),
+        options._replace(weight=None),
+        (z.device, z.numel() > LARGEST_INT32 * z.shape[1], *is_aligned(z, target, weight)),
     )
-    target_strides = target.stride()[:2] if target.dim() > 1 else (target.stride(0), 1)
-    plan = _plan(
-        _Kind(
-            kernel,
-            is_images,
-            z.shape[1],
-            num_positions,
-            z.stride()[:2],
-            target_strides,
-            dtypes,
-            options._replace(weight=None),
-            (z.device, num_rows > _LARGEST_INT32, *is_aligned(z, target, weight)),
-        )
-    )
-    num_blocks = -(-(num_positions if is_images else num_rows) // plan.block_rows)
-    num_blocks *= plan.num_class_blocks * (z.shape[0] if is_images else 1)
-    return _Problem(plan, num_blocks, num_rows, (z, target, alpha, weight))
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(kind: _Kind) -> _Plan:
+def plan_of(kind: Kind) -> Plan:
     """How the logits are cut, and a launcher of their own."""
-    is_soft = kind.dtypes[1] != torch.int64
-    is_weighted, has_alpha = (dtype is not None for dtype in kind.dtypes[2:4])
-    is_smoothed, num_classes = kind.options.label_smoothing > 0, kind.num_classes
-    block_rows, block_classes, num_warps = _cut(kind, is_soft or is_smoothed)
+    block_rows, block_classes, num_warps = _cut(kind)
     # What is along the memory is counted in vectors, for the compiler to know what divides it.
-    strides = kind.z_strides + (kind.target_strides if is_soft else ())
+    strides = kind.z_strides + (kind.target_strides if kind.is_soft else ())
     if kind.is_images:
         vector = math.gcd(16, kind.num_positions, *strides)
-        lengths = num_classes, kind.num_positions // vector
+        lengths = kind.num_classes, kind.num_positions // vector
     else:
-        strides = strides[::2]
-        vector = math.gcd(16, num_classes, *strides)
-        lengths = num_classes // vector, 1
-    of_target = vector if is_soft else 1
+        vector = math.gcd(16, kind.num_classes, *strides[::2])
+        lengths = kind.num_classes // vector, 1
+    of_target = vector if kind.is_soft else 1
     numbers = (
         *lengths,
         kind.z_strides[0] // vector,
@@ -200,20 +231,19 @@ def _plan(kind: _Kind) -> _Plan:
         kind.options.ignore_index,
         float(kind.options.label_smoothing),
     )
-    flags = kind.is_images, has_alpha, is_soft, is_weighted, is_smoothed
-    constants = vector, *flags, kind.options.reduction, block_rows, block_classes
-    is_backward = kind.kernel is backward_kernel
-    num_class_blocks = triton.cdiv(num_classes, block_classes) if is_backward else 1
+    constants = vector, kind.is_images, *kind.flags, block_rows, block_classes
+    is_forward = kind.kernel is forward_kernel
+    num_class_blocks = 1 if is_forward else triton.cdiv(kind.num_classes, block_classes)
     launcher = Launcher(kind.kernel, constants, num_warps)
-    return _Plan(launcher, block_rows, num_class_blocks, numbers)
+    return Plan(launcher, block_rows, num_class_blocks, numbers)
 
 
-def _cut(kind: _Kind, has_spread_target: bool) -> tuple[int, int, int]:
+def _cut(kind: Kind) -> tuple[int, int, int]:
     """Rows and classes of a block, and its warps: a thread has 16 logits.
 
     It has 8 where it keeps four sums of each of them.
     """
-    has_sums = kind.kernel is forward_kernel and has_spread_target
+    has_sums = kind.kernel is forward_kernel and kind.has_spread_target
     classes = triton.next_power_of_2(kind.num_classes)
     if kind.is_images:
         rows = min(triton.next_power_of_2(kind.num_positions), MAX_BLOCK_POSITIONS)
@@ -227,19 +257,3 @@ def _cut(kind: _Kind, has_spread_target: bool) -> tuple[int, int, int]:
 
 def _is_one_hot(target: Tensor, options: Options) -> bool:
     return is_index(target) and options.label_smoothing == 0
-
-
-def _with_adjacent(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) of adjacent classes, or (N, C, P) of adjacent positions; the target alike."""
-    if z.dim() > 2:
-        if z.shape[2:].numel() == 1:
-            z = z.flatten(1)
-            target = target.flatten() if is_index(target) else target.flatten(1)
-        else:
-            z = z.flatten(2)
-            target = target.flatten() if is_index(target) else target.flatten(2)
-    return _adjacent(z), _adjacent(target)
-
-
-def _adjacent(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dim() == 1 or tensor.stride(-1) == 1 else tensor.contiguous()

@@ -6,9 +6,13 @@ compiled kernel is called from then on.
 """
 
 from collections.abc import Hashable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import triton
+
+_NOWHERE_ELSE = nullcontext()
 
 
 class Launcher:
@@ -27,12 +31,24 @@ class Launcher:
     def __init__(self, kernel: Any, constants: tuple[Hashable, ...], num_warps: int) -> None:
         self._kernel, self._constants, self._num_warps = kernel, constants, num_warps
         self._compiled: Any = None
+        self._device = -1
 
     def __call__(self, num_programs: int, *arguments: Any) -> None:
-        if self._compiled is not None:
-            self._compiled[num_programs, 1, 1](*arguments, *self._constants)
-            return
-        # Triton's interpreter, which compiles nothing, gives None.
+        compiled = self._compiled
+        if compiled is None:
+            self._compile(num_programs, arguments)
+        elif _has_hooks():
+            compiled[num_programs, 1, 1](*arguments, *self._constants)
+        else:  # as torch's own compiler launches what it compiles
+            stream = triton.runtime.driver.active.get_current_stream(self._device)
+            compiled.run(
+                num_programs, 1, 1, stream, compiled.function, compiled.packed_metadata,
+                None, None, None, *arguments, *self._constants,
+            )  # fmt: skip
+
+    def _compile(self, num_programs: int, arguments: tuple[Any, ...]) -> None:
+        """Launch it for the first time. Triton's interpreter compiles nothing, and gives None."""
+        self._device = arguments[0].get_device()
         self._compiled = self._kernel[num_programs, 1, 1](
             *arguments,
             *self._constants,
@@ -44,6 +60,20 @@ class Launcher:
         )
 
 
+def _has_hooks() -> bool:
+    """Whether somebody, such as Triton's profiler, is to be told of every launch."""
+    runtime = triton.knobs.runtime
+    hooks = runtime.launch_enter_hook, runtime.launch_exit_hook
+    return any(getattr(hook, "calls", hook) for hook in hooks)
+
+
 def is_aligned(*tensors: torch.Tensor | None) -> tuple[bool, ...]:
     """Of every tensor that there is, whether its address is a multiple of 16 bytes."""
     return tuple(tensor.data_ptr() % 16 == 0 for tensor in tensors if tensor is not None)
+
+
+def on_device_of(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    """Inside, a launch goes to the tensor's device."""
+    if not tensor.is_cuda or tensor.get_device() == torch.cuda.current_device():
+        return _NOWHERE_ELSE
+    return torch.cuda.device_of(tensor)

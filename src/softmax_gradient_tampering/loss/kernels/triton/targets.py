@@ -1,8 +1,7 @@
 """Parts of the device code: labels and target distributions, a block of rows and classes at a time.
 
-Legend: rows is the number of each row in what has one number a row; a pointer `..._rows` points
-to the first class of every row, and classes are `class_step` elements apart. Upper-case arguments
-are known when a kernel is compiled.
+Legend: rows is the number of each row in what has one number a row. Upper-case arguments are known
+when a kernel is compiled.
 """
 
 import triton
@@ -46,7 +45,7 @@ def spread_target(
     target_rows,
     weight,
     classes,
-    class_offsets,
+    offsets,
     mask,
     num_classes,
     smoothing,
@@ -54,12 +53,20 @@ def spread_target(
     IS_WEIGHTED: tl.constexpr,
     IS_SMOOTHED: tl.constexpr,
 ):
-    """The part of q that is not one-hot, for a block; 0 outside of the tensor."""
+    """The part of q that is not one-hot, for a block of two dimensions; 0 outside of the tensor.
+
+    Args:
+        target_rows: pointers to the first class of every row, (rows, 1); used if IS_SOFT.
+        weight: pointer to the class weights; used if IS_WEIGHTED.
+        classes: of the block's elements, (1, classes) or of its shape.
+        offsets: how far they are from the first class of their row, likewise.
+        mask: which of the block's elements there are.
+    """
     q = tl.zeros(mask.shape, tl.float32)
     if IS_SOFT:
-        q += tl.load(target_rows[:, None] + class_offsets[None, :], mask, other=0.0)
+        q += tl.load(target_rows + offsets, mask, other=0.0)
     if IS_SMOOTHED:
         q = q * (1.0 - smoothing) + smoothing / num_classes
     if IS_WEIGHTED:
-        q = q * tl.load(weight + classes, classes < num_classes, other=0.0)[None, :]
+        q = q * tl.load(weight + classes, classes < num_classes, other=0.0)
     return tl.where(mask, q, 0.0).to(tl.float32)

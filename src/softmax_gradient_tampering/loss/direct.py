@@ -1,0 +1,82 @@
+"""The loss by the fewest steps, of plain calls: of few logits every step of Python counts.
+
+What a call has to be for that, `functional.is_direct` says. On a CPU the compiled code computes it,
+on a GPU the kernel that makes loss and gradient at once.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softmax_gradient_tampering.loss.kernels.cpu import native
+from softmax_gradient_tampering.loss.kernels.options import Options
+from softmax_gradient_tampering.loss.kernels.selection import select_plain
+from softmax_gradient_tampering.loss.operator import gradient
+from softmax_gradient_tampering.loss.torch_internals import is_plain_gradient
+
+_DEFAULTS = Options(None, -100, "mean", 0.0, torch.float32)
+
+
+def takes(logits: Tensor, target: Tensor, alpha: float) -> bool:
+    """Whether logits and class indices of a call with default options are taken."""
+    if not logits.is_cuda:
+        return native.PlainLogits.takes(logits, target, alpha)
+    if not (logits.requires_grad and torch.is_grad_enabled()):
+        return False
+    plain = select_plain(logits)
+    return plain is not None and bool(plain.takes(logits, target))
+
+
+def direct_cross_entropy(logits: Tensor, target: Tensor, alpha: float) -> Tensor:
+    """The loss of logits that are taken; its gradient is tampered with."""
+    function = OnDevice if logits.is_cuda else OnCpu
+    loss: Tensor = function.apply(logits, target, alpha)
+    return loss
+
+
+class OnCpu(torch.autograd.Function):
+    """By `native.PlainLogits`."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float) -> Tensor:
+        plain = native.PlainLogits(logits, target)
+        ctx.plain, ctx.alpha = plain, alpha
+        ctx.save_for_backward(logits, target)
+        return plain.forward(logits, target)
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
+        logits, target = ctx.saved_tensors
+        plain, alpha = ctx.plain, ctx.alpha
+        # Whoever saves tensors for autograd (a hook of torch's) may give others back.
+        if is_plain_gradient(grad_loss) and plain.holds(logits, target):
+            return plain.backward(grad_loss, logits, alpha), None, None
+        grad = gradient(grad_loss, logits, plain.stats, target, alpha, _DEFAULTS)
+        return grad, None, None
+
+
+class OnDevice(torch.autograd.Function):
+    """By `fused.PlainLogits`, on a GPU; see `operator` for what becomes of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float) -> Tensor:
+        is_autocast = torch.is_autocast_enabled("cuda")
+        loss_dtype = torch.float32 if is_autocast else logits.dtype
+        plain = select_plain(logits)(logits, target, loss_dtype)
+        loss, stats, grad = plain.forward(logits, target, alpha)
+        ctx.plain, ctx.alpha, ctx.address = plain, alpha, grad.data_ptr()
+        ctx.save_for_backward(logits, target, stats, grad)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
+        logits, target, stats, grad = ctx.saved_tensors
+        plain, ctx.plain = ctx.plain, None
+        is_here = plain is not None and plain.holds(logits) and grad.data_ptr() == ctx.address
+        if is_here and is_plain_gradient(grad_loss):
+            grad = plain.backward(grad_loss, logits, target, ctx.alpha, stats, grad)
+        else:
+            options = _DEFAULTS._replace(kernel="triton")  # the statistics are its own
+            grad = gradient(grad_loss, logits, stats, target, ctx.alpha, options)
+        return grad, None, None
