@@ -12,7 +12,7 @@ import torch
 from softmax_gradient_tampering import tampered_cross_entropy
 
 triton = pytest.importorskip("triton")
-FILES = ("test_triton.py", "test_fused.py")
+FILES = ("test_triton.py", "test_fused.py", "test_linear_passes.py")
 ROOT = Path(__file__).parents[2]
 
 

@@ -1,4 +1,4 @@
-"""alpha, the exponent of the power transform: what it may be."""
+"""What alpha, the exponent of the power transform, may be, and what has to be a tensor."""
 
 import math
 import warnings
@@ -58,3 +58,17 @@ def check_alpha(alpha: Any) -> Alpha:
             stacklevel=1,  # one place for every caller, so that Python says it once
         )
     return number
+
+
+def check_tensors(optional: tuple[str, ...] = (), **named: object) -> None:
+    """Check that every argument is a tensor; an optional one may be None.
+
+    Raises:
+        TypeError: one is something else, such as numpy's array.
+    """
+    for name, value in named.items():
+        if not (isinstance(value, Tensor) or (value is None and name in optional)):
+            raise TypeError(
+                f"{name} must be a tensor, not {type(value).__name__}; "
+                "torch.as_tensor makes one of an array"
+            )

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha, check_tensors
 from softmax_gradient_tampering.loss.dispatcher import define_operator
-from softmax_gradient_tampering.loss.tensors import check_tensors
 from softmax_gradient_tampering.loss.torch_internals import (
     below_autograd,
     is_traced,

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
-from softmax_gradient_tampering.loss.tensors import check_tensors
+from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha, check_tensors
 
 
 def power_transform(p: Tensor, alpha: Alpha) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from softmax_gradient_tampering.loss.tensors import check_tensors
+from softmax_gradient_tampering.loss.alpha import check_tensors
 
 
 class LogitStatistics(NamedTuple):

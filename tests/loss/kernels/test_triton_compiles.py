@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from softmax_gradient_tampering.loss.kernels.options import Options  # noqa: E402
-from softmax_gradient_tampering.loss.kernels.triton import fused, kernel  # noqa: E402
+from softmax_gradient_tampering.loss.kernels.triton import fused, kernel, passes  # noqa: E402
 from softmax_gradient_tampering.loss.kernels.triton.launch import Launcher  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -61,8 +61,9 @@ class Subject(NamedTuple):
 
 
 VALUES = (
-    TARGETS, ("forward", "backward", "fused", "repair", "prepare"), ("bf16", "fp16", "fp32"),
-    TARGET_KINDS,
+    TARGETS,
+    ("forward", "backward", "fused", "repair", "prepare", "add_block", "block_gradient"),
+    ("bf16", "fp16", "fp32"), TARGET_KINDS,
     ("mean", "sum", "none"), (False, True),
     ((33, 10), (33, 1000), (33, 50264), (2, 21, 64, 64), (2, 150, 7, 7)),
 )  # fmt: skip
@@ -70,7 +71,7 @@ VALUES = (
 
 def covering() -> list[Subject]:
     """Every pair of values in some subject: each next one is the one with most new pairs."""
-    left = [Subject(*values) for values in product(*VALUES)]
+    left = [subject for values in product(*VALUES) if is_launched(subject := Subject(*values))]
     missing = {pair for subject in left for pair in pairs(subject)}
     chosen = []
     while missing:
@@ -78,6 +79,14 @@ def covering() -> list[Subject]:
         missing -= pairs(best)
         chosen.append(best)
     return chosen
+
+
+def is_launched(subject: Subject) -> bool:
+    """Whether there is such a launch: images, and losses that are not summed, have two."""
+    if subject.half in ("forward", "backward"):
+        return True
+    is_summed = subject.reduction != "none" or subject.half in ("add_block", "block_gradient")
+    return len(subject.shape) == 2 and is_summed
 
 
 def pairs(subject: Subject) -> set[tuple[Any, ...]]:
@@ -113,15 +122,17 @@ def launches_of(
         if fused.takes(z, options):
             _, stats, made = fused.forward(z, target, alpha, options)
             fused.backward(rows, z, target, alpha, stats, options, made)
+        if z.dim() == 2:  # as a block of classes of the linear loss
+            of_blocks = passes.Passes(weight, shape[1], target, alpha, options)
+            logits = torch.zeros(shape)
+            of_blocks.add(logits, 0)
+            of_blocks.gradient(logits, 0, of_blocks.sums[:3], logits[:, :1], z)
     return found
 
 
 def compile_launch(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the compiler makes of the launch that the package would do; None if it does none."""
-    found = launches_of(subject, monkeypatch)
-    if f"{subject.half}_kernel" not in found:
-        return None
-    launcher, arguments = found[f"{subject.half}_kernel"]
+    """What the compiler makes of the launch that the package would do."""
+    launcher, arguments = launches_of(subject, monkeypatch)[f"{subject.half}_kernel"]
     signature, constants, attributes = specialise(launcher._kernel, arguments)
     return triton.compile(
         ASTSource(launcher._kernel, signature, constants, attributes),
@@ -177,8 +188,6 @@ def resources(compiled: Any, tmp_path: Any) -> dict[str, int]:
 
 def assert_is_lean(subject: Subject, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = compile_launch(subject, monkeypatch)
-    if compiled is None:
-        return
     used = resources(compiled, tmp_path)
     assert used["spills"] <= MOST_SPILLED_BYTES, subject
     assert used["registers"] <= MOST_REGISTERS, subject
@@ -196,7 +205,7 @@ def test_every_pair_of_values_compiles_without_a_spill(subject, tmp_path, monkey
 def test_every_combination_compiles_without_a_spill(target, kind, tmp_path, monkeypatch):
     for values in product(*VALUES):
         subject = Subject(*values)
-        if (subject.target, subject.kind) == (target, kind):
+        if (subject.target, subject.kind) == (target, kind) and is_launched(subject):
             assert_is_lean(subject, tmp_path, monkeypatch)
 
 
@@ -268,3 +277,24 @@ def test_what_one_launcher_launches_is_compiled_alike(monkeypatch: pytest.Monkey
 def flat(dtype: torch.dtype, start: int, shape: tuple[int, ...]) -> torch.Tensor:
     """Zeros that begin at this element of their memory, and so at 16 bytes or not."""
     return torch.zeros(start + math.prod(shape), dtype=dtype)[start:].view(shape)
+
+
+def test_blocks_of_the_linear_loss_are_read_and_written_in_128_bits(monkeypatch):
+    for half in ("add_block", "block_gradient"):
+        ptx = compile_launch(Subject(half=half, shape=(33, 1024)), monkeypatch).asm["ptx"]
+        assert re.findall(r"ld\.global[.\w:]*\.v4\.b32", ptx)
+    assert re.findall(r"st\.global\.v[24]\.b32", ptx)
+    assert not re.findall(r"st\.global\.b16", ptx)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("num_classes", [1000, 32000, 50257])
+def test_rows_that_are_read_twice_are_read_and_written_in_128_bits(dtype, num_classes, monkeypatch):
+    """Rows of an odd length too: what is not of the row is passed over, at its ends alone."""
+    monkeypatch.setattr(fused, "TAKES_ODD_ROWS", True)
+    subject = Subject(half="fused", dtype=dtype, shape=(33, num_classes))
+    ptx = compile_launch(subject, monkeypatch).asm["ptx"]
+    assert re.findall(r"ld\.global\.L1::evict_last[.\w:]*\.v4\.b32", ptx)
+    assert re.findall(r"ld\.global\.L1::evict_first[.\w:]*\.v4\.b32", ptx)
+    assert re.findall(r"st\.global[.\w:]*\.v4\.b32", ptx)
+    assert len(re.findall(r"ld\.global[.\w:]*\.b16", ptx)) == (dtype == "bf16")  # the label's

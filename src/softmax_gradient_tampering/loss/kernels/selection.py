@@ -63,6 +63,13 @@ def select_plain(z: Tensor) -> Any:
     return _fused().PlainLogits if z.is_cuda and _is_triton_usable(z.device) else None
 
 
+def select_class_blocks(device: torch.device) -> Any:
+    """What is done to blocks of classes on a GPU; None where Triton cannot run."""
+    if device.type != "cuda" or not _is_triton_usable(device):
+        return None
+    return import_module("softmax_gradient_tampering.loss.kernels.triton.passes")
+
+
 def describe_kernel(name: str, device: torch.device) -> str:
     """What computes the loss of float32 and half logits on this device, in words.
 

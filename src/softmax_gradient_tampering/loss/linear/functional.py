@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha, check_tensors
 from softmax_gradient_tampering.loss.functional import loss_dtype_of, tampered_cross_entropy
 from softmax_gradient_tampering.loss.kernels.options import Options, is_autocast, is_index
 from softmax_gradient_tampering.loss.linear.arguments import check_head, check_target
 from softmax_gradient_tampering.loss.linear.kernel import Head
 from softmax_gradient_tampering.loss.linear.operator import differentiable_linear_cross_entropy
-from softmax_gradient_tampering.loss.tensors import check_tensors
 from softmax_gradient_tampering.loss.torch_internals import is_jit_traced, is_transformed
 
 

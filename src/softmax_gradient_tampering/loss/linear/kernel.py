@@ -99,7 +99,7 @@ def forward(
     hidden = operand(head.hidden, dtype)
     q = TargetBlocks(target, options, head.weight.shape[0], dtype)
     sums = _RowSums(target, alpha if is_differentiated else 1.0, dtype)
-    for block in _blocks(head, target, dtype):
+    for block in blocks_of(head, target, dtype):
         sums.add(_logits(hidden, block, dtype), q, block.classes)
     loss = q.mass() * sums.exp.log() - sums.rest - q.label_part(sums.largest)
     if is_index(target):
@@ -126,9 +126,9 @@ def backward(
     scale = row_scale(grad_loss, target, loss_divisor(target, options, head.hidden), options)
     unit = None
     if hidden.dtype != dtype:
-        scale, unit = _split_scale(scale)
-    gradients = _Gradients(head, needed, unit)
-    for block in _blocks(head, target, dtype):
+        scale, unit = split_scale(scale)
+    gradients = Gradients(head, needed, unit)
+    for block in blocks_of(head, target, dtype):
         z = _logits(hidden, block, dtype).sub_(stats.largest.unsqueeze(1))
         _temper_(z, alpha).sub_(stats.log_sum.unsqueeze(1)).exp_()
         q.subtract_from_(z, stats.mass, block.classes)
@@ -198,7 +198,7 @@ class _RowSums:
         self.exp_tampered = self.exp_tampered * _temper_(shift, self.alpha).exp() + tampered
 
 
-class _Gradients:
+class Gradients:
     """The gradients, as they grow by blocks.
 
     Args:
@@ -245,7 +245,7 @@ class _Gradients:
         return gradient if self.unit is None else gradient.mul_(self.unit)
 
 
-def _blocks(head: Head, target: Tensor, dtype: torch.dtype) -> Iterator[_Block]:
+def blocks_of(head: Head, target: Tensor, dtype: torch.dtype) -> Iterator[_Block]:
     """The classes in slices of one size; the last may be smaller."""
     num_rows, num_classes = head.hidden.shape[0], head.weight.shape[0]
     size = block_size(num_rows, num_classes, head.hidden, not is_index(target))
@@ -264,7 +264,7 @@ def _logits(hidden: Tensor, block: _Block, dtype: torch.dtype) -> Tensor:
     return product(hidden, block.weight.t(), dtype).add_(block.bias)
 
 
-def _split_scale(scale: Tensor) -> tuple[Tensor, Tensor]:
+def split_scale(scale: Tensor) -> tuple[Tensor, Tensor]:
     """Rows' scales as at most 1 and their largest, which the finished gradients are scaled by.
 
     A gradient of the logits that is rounded to float16 would else lose the small

@@ -16,8 +16,8 @@ from softmax_gradient_tampering.loss.dispatcher import Implementations, LossOper
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
 from softmax_gradient_tampering.loss.kernels import reference
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, loss_divisor
+from softmax_gradient_tampering.loss.linear import device, native
 from softmax_gradient_tampering.loss.linear import kernel as linear
-from softmax_gradient_tampering.loss.linear import native
 from softmax_gradient_tampering.loss.linear.arguments import check_head, check_target
 from softmax_gradient_tampering.loss.linear.kernel import Head, Needed, RowStatistics
 from softmax_gradient_tampering.loss.torch_internals import (
@@ -163,6 +163,14 @@ def _or_empty(*grads: Tensor | None, like: Tensor) -> tuple[Tensor, ...]:
 # What the dispatcher calls, through `LossOperator`.
 
 
+def _kernel(head: Head, target: Tensor, alpha: Any, options: Options) -> Any:
+    """The fastest that can compute it."""
+    for module in (native, device):
+        if module.takes(head, target, alpha, options):
+            return module
+    return linear
+
+
 def _run_forward(
     hidden: Tensor,
     weight: Tensor,
@@ -174,7 +182,7 @@ def _run_forward(
     **memory: Tensor,
 ) -> tuple[Tensor, ...]:
     head = Head(hidden, weight, bias)
-    kernel = native if native.takes(head, target, alpha, options) else linear
+    kernel = _kernel(head, target, alpha, options)
     with torch.autocast(hidden.device.type, enabled=False):
         loss, stats = kernel.forward(head, target, alpha, options, is_differentiated, **memory)
     return loss, *stats
@@ -183,7 +191,7 @@ def _run_forward(
 def _run_backward(grad_loss: Tensor, *arguments: Any, **memory: Tensor) -> tuple[Tensor, ...]:
     head, stats = Head(*arguments[:3]), RowStatistics(*arguments[3:6])
     needed, target, alpha, options = arguments[6:]
-    kernel = native if native.takes(head, target, alpha, options) else linear
+    kernel = _kernel(head, target, alpha, options)
     rest = target, alpha, stats, options, Needed(*needed)
     with torch.autocast(head.hidden.device.type, enabled=False):
         grads = kernel.backward(grad_loss, head, *rest, **memory)
