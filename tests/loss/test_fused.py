@@ -1,7 +1,5 @@
 """Loss and gradient at once, on a GPU or in Triton's interpreter, as `test_triton.py`."""
 
-from itertools import product
-
 import pytest
 import torch
 
@@ -43,6 +41,13 @@ def assert_true(logits, target, alpha, **options):
     assert_close(grad.double(), 0.75 * true_grad, "float32")
 
 
+@pytest.fixture(autouse=True)
+def rows_of_any_length(monkeypatch):
+    """Only long rows are taken otherwise."""
+    monkeypatch.setattr(fused, "SHORT_ROW", 0)
+    fused._plain_plan.cache_clear()
+
+
 SUMMED = [case for case in OPTION_CASES if case.reduction != "none"]
 
 
@@ -55,8 +60,7 @@ def test_loss_and_gradient_are_true_whatever_was_foreseen(case):
 @pytest.mark.parametrize("case", SUMMED[::5], ids=str)
 def test_rows_of_several_blocks_are_true(case, is_odd, monkeypatch):
     """Of 300 classes rows begin at 16 bytes, of 301 blocks begin before their row."""
-    for name, value in (("BLOCK_CLASSES", 128), ("SHORT_ROW", 8), ("TAKES_ODD_ROWS", True)):
-        monkeypatch.setattr(fused, name, value)
+    monkeypatch.setattr(fused, "BLOCK_CLASSES", {4: 128})
     monkeypatch.setattr(fused, "_plan", _kept_no_longer(fused._plan))
     logits, target, options = on_device(Case((5, 300 + is_odd)))
     assert_true(logits, target, 0.25, **options | {"reduction": case.reduction})
@@ -87,10 +91,12 @@ def by_steps(logits, target, alpha):
     return direct.OnDevice.apply(logits, target, alpha)
 
 
-@pytest.fixture(params=[by_triton, by_steps], ids=["operator", "direct"])
+@pytest.fixture(params=["operator", "direct", "direct, short rows"])
 def loss_fn(request, monkeypatch):
     monkeypatch.setattr(direct, "select_plain", lambda _: fused.PlainLogits)
-    return request.param
+    if "short" in request.param:
+        monkeypatch.setattr(fused, "SHORT_ROW", 4096)
+    return by_triton if request.param == "operator" else by_steps
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -179,6 +185,24 @@ def test_plain_calls_on_a_device_take_plain_logits_alone():
         (logits, logits.softmax(1)), (logits[0], target[0]),
     )  # fmt: skip
     assert not any(takes(*arguments) for arguments in others)
-    shapes = product((torch.float32, torch.bfloat16), (4097, 4100, 4104))
-    assert [fused.takes(torch.zeros(2, n, dtype=d), Options(None, -100, "mean", 0.0, d))
-            for d, n in shapes] == [False, True, True, False, False, True]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 4097), (2**16 + 1, 4097), (3, 4096), (0, 4097), (3, 5000, 2)]
+)
+def test_rows_that_are_long_and_not_too_many_are_taken(shape, monkeypatch):
+    monkeypatch.setattr(fused, "SHORT_ROW", 4096)
+    logits, options = torch.empty(shape, device="meta"), Options(None, -100, "mean", 0.0, None)
+    assert fused.takes(logits, options) == (shape == (3, 4097))
+    assert not fused.takes(logits, options._replace(reduction="none"))
+
+
+def test_the_gradient_that_was_made_is_handed_out_and_not_copied(loss_fn):
+    logits, target, _ = on_device(Case())
+    leaf = logits.clone().requires_grad_()
+    loss = loss_fn(leaf, target, 0.25)
+    saved = getattr(loss.grad_fn, "saved_tensors", ())
+    made = [t.data_ptr() for t in saved if t is not None and t.shape == leaf.shape][1:]
+    del saved
+    loss.backward()
+    assert not made or leaf.grad.data_ptr() == made[0]

@@ -57,7 +57,7 @@ class OnCpu(torch.autograd.Function):
 
 
 class OnDevice(torch.autograd.Function):
-    """By `fused.PlainLogits`, on a GPU; see `operator` for what becomes of the gradient."""
+    """By `fused.PlainLogits`, on a GPU; `operator` says what becomes of a gradient made at once."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float) -> Tensor:
@@ -65,15 +65,19 @@ class OnDevice(torch.autograd.Function):
         loss_dtype = torch.float32 if is_autocast else logits.dtype
         plain = select_plain(logits)(logits, target, loss_dtype)
         loss, stats, grad = plain.forward(logits, target, alpha)
-        ctx.plain, ctx.alpha, ctx.address = plain, alpha, grad.data_ptr()
+        ctx.plain, ctx.alpha = plain, alpha
+        ctx.address = None if grad is None else grad.data_ptr()
         ctx.save_for_backward(logits, target, stats, grad)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
         logits, target, stats, grad = ctx.saved_tensors
-        plain, ctx.plain = ctx.plain, None
-        is_here = plain is not None and plain.holds(logits) and grad.data_ptr() == ctx.address
+        plain, is_made = ctx.plain, grad is not None
+        if is_made:  # and handed out once
+            ctx.plain = None
+        is_here = plain is not None and plain.holds(logits)
+        is_here &= not is_made or grad.data_ptr() == ctx.address
         if is_here and is_plain_gradient(grad_loss):
             grad = plain.backward(grad_loss, logits, target, ctx.alpha, stats, grad)
         else:

@@ -36,8 +36,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 DTYPES |= {"i64": torch.int64, "i32": torch.int32, "fp64": torch.float64}
 TRITON_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 TARGET_KINDS = ("one-hot", "soft", "smoothed", "weighted", "soft, weighted", "smoothed, weighted")
-# So many that two blocks of 256 threads, or one of 512, fit on a multiprocessor.
-MOST_REGISTERS = 128
+# Of a multiprocessor, where two blocks of up to 256 threads, or one of more, have to fit.
+MOST_REGISTERS = 2**16
 # Triton 3.5 (torch 2.9) spills two registers in some of the forward's, and in no other.
 MOST_SPILLED_BYTES = 0 if tuple(map(int, triton.__version__.split(".")[:2])) > (3, 5) else 8
 MOST_SHARED_BYTES = 4 * kernel.MAX_BLOCK_CLASSES  # the class weights of a block, in float32
@@ -82,11 +82,13 @@ def covering() -> list[Subject]:
 
 
 def is_launched(subject: Subject) -> bool:
-    """Whether there is such a launch: images, and losses that are not summed, have two."""
+    """Whether there is such a launch: only some losses are made by one."""
     if subject.half in ("forward", "backward"):
         return True
-    is_summed = subject.reduction != "none" or subject.half in ("add_block", "block_gradient")
-    return len(subject.shape) == 2 and is_summed
+    if subject.half in ("add_block", "block_gradient"):
+        return len(subject.shape) == 2
+    z = torch.empty(subject.shape, device="meta")
+    return fused.takes(z, Options(None, -100, subject.reduction, 0.0, z.dtype))
 
 
 def pairs(subject: Subject) -> set[tuple[Any, ...]]:
@@ -190,7 +192,9 @@ def assert_is_lean(subject: Subject, tmp_path: Any, monkeypatch: pytest.MonkeyPa
     compiled = compile_launch(subject, monkeypatch)
     used = resources(compiled, tmp_path)
     assert used["spills"] <= MOST_SPILLED_BYTES, subject
-    assert used["registers"] <= MOST_REGISTERS, subject
+    num_threads = 32 * compiled.metadata.num_warps
+    num_blocks = 2 if num_threads <= 256 else 1
+    assert used["registers"] * num_threads * num_blocks <= MOST_REGISTERS, subject
     assert compiled.metadata.shared <= MOST_SHARED_BYTES, subject
 
 
@@ -288,10 +292,9 @@ def test_blocks_of_the_linear_loss_are_read_and_written_in_128_bits(monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
-@pytest.mark.parametrize("num_classes", [1000, 32000, 50257])
+@pytest.mark.parametrize("num_classes", [5000, 32000, 50257])
 def test_rows_that_are_read_twice_are_read_and_written_in_128_bits(dtype, num_classes, monkeypatch):
     """Rows of an odd length too: what is not of the row is passed over, at its ends alone."""
-    monkeypatch.setattr(fused, "TAKES_ODD_ROWS", True)
     subject = Subject(half="fused", dtype=dtype, shape=(33, num_classes))
     ptx = compile_launch(subject, monkeypatch).asm["ptx"]
     assert re.findall(r"ld\.global\.L1::evict_last[.\w:]*\.v4\.b32", ptx)

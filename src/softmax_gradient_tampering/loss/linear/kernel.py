@@ -224,11 +224,15 @@ class Gradients:
         if self.hidden is not None:
             if grad_z.dtype == dtype:
                 self.hidden.addmm_(grad_z, block.weight)
+            elif self.hidden.is_cuda:
+                torch.addmm(self.hidden, grad_z, block.weight, out_dtype=dtype, out=self.hidden)
             else:
                 self.hidden.add_(product(grad_z, block.weight, dtype))
         if self.weight is not None:
             weight = self.weight[block.classes]
-            if grad_z.dtype == weight.dtype == dtype:
+            if (
+                grad_z.dtype == weight.dtype and self.unit is None
+            ):  # summed in float32, rounded once
                 torch.mm(grad_z.t(), hidden, out=weight)
             else:
                 weight.copy_(self._scaled(product(grad_z.t(), hidden, dtype)))

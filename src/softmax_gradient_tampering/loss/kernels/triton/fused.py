@@ -16,7 +16,9 @@ from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels.options import Options
+from softmax_gradient_tampering.loss.kernels.triton.device import backward_kernel, forward_kernel
 from softmax_gradient_tampering.loss.kernels.triton.kernel import (
+    LARGEST_INT32,
     Kind,
     Plan,
     as_kernels_take,
@@ -33,15 +35,13 @@ from softmax_gradient_tampering.loss.kernels.triton.one_launch import (
 )
 from softmax_gradient_tampering.loss.kernels.triton.sums import num_groups, scratch_size
 
-# One program prepares all rows, so there are not too many. A program takes one row, so rows are
-# long, or few.
-MOST_ROWS, FEWEST_CLASSES, FEW_ROWS = 2**16, 512, 2**13
-# Longer rows than that, which do not all begin at 16 bytes, and whether they are taken.
-SHORT_ROW, TAKES_ODD_ROWS = 4096, False
+# Where it was measured to be faster (an H200): rows of more classes than this, and not so many of
+# them that the one program which prepares all rows takes long.
+SHORT_ROW, MOST_ROWS = 4096, 2**16
 # Programs that look whether there is anything to repair: as many as a device runs at once.
 REPAIRERS = 1024
-# Classes of a block, and the bytes of a row from which on it is twice as large.
-BLOCK_CLASSES, LONG_ROW = 8192, 3 * 2**15
+# Classes of a block by the bytes of a logit, and of a block of rows of so many bytes (measured).
+BLOCK_CLASSES, LONG_ROW, LONG_ROW_BLOCK = {2: 4096, 4: 8192}, 200_000, 16384
 
 
 class Made(NamedTuple):
@@ -53,14 +53,10 @@ class Made(NamedTuple):
 
 def takes(z: Tensor, options: Options) -> bool:
     """Whether loss and gradient of these logits are better made at once."""
-    if z.dim() != 2 or z.numel() == 0 or options.reduction == "none":
+    if z.dim() != 2 or options.reduction == "none":
         return False
     num_rows, num_classes = z.shape
-    is_odd = num_classes > SHORT_ROW and num_classes * z.element_size() % 16 > 0
-    if is_odd and not TAKES_ODD_ROWS:
-        return False
-    is_long = num_classes >= FEWEST_CLASSES or num_rows <= FEW_ROWS
-    return num_rows <= MOST_ROWS and is_long
+    return 0 < num_rows <= MOST_ROWS and num_classes > SHORT_ROW
 
 
 def forward(
@@ -119,11 +115,9 @@ def _plan(kind: Kind) -> _Plan:
     vector = math.gcd(16, num_classes, z_stride, *([target_stride] if kind.is_soft else []))
     width = 16 // itemsize
     # Rows that begin anywhere, one after the other, in memory that begins at 16 bytes.
-    is_peeled = num_classes > SHORT_ROW and vector < width
-    is_peeled &= z_stride == num_classes and kind.others[2]
-    block = min(triton.next_power_of_2(num_classes + is_peeled * width), BLOCK_CLASSES)
-    if num_classes * itemsize >= LONG_ROW:
-        block *= 2
+    is_peeled = vector < width and z_stride == num_classes and kind.others[2]
+    most = BLOCK_CLASSES[itemsize] if num_classes * itemsize < LONG_ROW else LONG_ROW_BLOCK
+    block = min(triton.next_power_of_2(num_classes + is_peeled * width), most)
     block = max(block, 32 * width)
     num_warps = min(32, max(1, block // 512 if block > 1024 else block // 256))
     numbers = (
@@ -152,7 +146,10 @@ class PlainLogits:
     def __init__(self, z: Tensor, target: Tensor, loss_dtype: torch.dtype) -> None:
         addresses = z.data_ptr(), target.data_ptr()
         is_aligned = addresses[0] % 16 == 0, addresses[1] % 16 == 0
-        self._plan = _plain_plan(z.shape[1], z.dtype, loss_dtype, z.device, is_aligned)
+        self._is_fused = takes(z, _DEFAULTS)
+        self._plan = _plain_plan(
+            z.shape[1], z.dtype, loss_dtype, z.device, is_aligned, self._is_fused
+        )
         self._address, self._shape = addresses[0], z.shape
 
     @staticmethod
@@ -167,24 +164,37 @@ class PlainLogits:
             and z.device == target.device
             and z.is_contiguous()
             and target.is_contiguous()
-            and takes(z, _DEFAULTS)
+            and 0 < z.numel() <= LARGEST_INT32
         )
 
-    def forward(self, z: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, statistics, and the gradient that is looked at once more in the backward pass."""
+    def forward(
+        self, z: Tensor, target: Tensor, alpha: float
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Loss, statistics, and the gradient, if it is made at once."""
         plan, (num_rows, num_classes) = self._plan, self._shape
+        loss = torch.empty((), dtype=plan.loss_dtype, device=z.device)
+        if not self._is_fused:
+            num_blocks = -(-num_rows // plan.forward.block_rows)
+            stats = torch.empty(2 * num_rows + 1, dtype=torch.float32, device=z.device)
+            scratch = torch.zeros(scratch_size(num_blocks), dtype=torch.float32, device=z.device)
+            with on_device_of(z):
+                plan.forward.launcher(
+                    *(num_blocks, z, target, alpha, None, stats, scratch, loss, num_rows),
+                    *plan.forward.numbers,
+                )
+            return loss, stats, None
         num_counters = 1 + num_groups(num_rows)
         size = 2 * num_rows + 2 + scratch_size(num_rows)
         memory = torch.empty(size, dtype=torch.float32, device=z.device)
-        loss = torch.empty((), dtype=plan.loss_dtype, device=z.device)
         grad = torch.empty_like(z)
         with on_device_of(z):
-            plan.prepare(
-                *(1, target, None, plan.predicted, memory, num_rows, num_counters),
+            plan.forward.prepare(
+                *(1, target, None, plan.forward.predicted, memory, num_rows, num_counters),
                 *(num_classes, 1, -100),
             )
-            plan.launcher(
-                *(num_rows, z, target, alpha, None, memory, loss, grad, num_rows), *plan.numbers
+            plan.forward.launcher(
+                *(num_rows, z, target, alpha, None, memory, loss, grad, num_rows),
+                *plan.forward.numbers,
             )
         return loss, memory, grad
 
@@ -195,16 +205,20 @@ class PlainLogits:
         target: Tensor,
         alpha: float,
         stats: Tensor,
-        grad: Tensor,
+        grad: Tensor | None,
     ) -> Tensor:
-        """The gradient that `forward` made, mended if need be."""
-        plan, num_rows = self._plan.repair, self._shape[0]
+        """The gradient: the one that `forward` made, mended if need be, or one that is made now."""
+        plan, num_rows = self._plan.backward, self._shape[0]
         num_blocks = -(-num_rows // plan.block_rows) * plan.num_class_blocks
+        inputs = z, target, alpha, None, stats, grad_loss
         with on_device_of(z):
-            plan.launcher(
-                *(min(num_blocks, REPAIRERS), z, target, alpha, None, stats, grad_loss),
-                *(self._plan.predicted, grad, num_blocks, num_rows, *plan.numbers),
-            )
+            if grad is None:
+                grad = torch.empty_like(z)
+                plan.launcher(num_blocks, *inputs, 0, grad, num_rows, *plan.numbers)
+            else:
+                outputs = self._plan.forward.predicted, grad, num_blocks
+                num_programs = min(num_blocks, REPAIRERS)
+                plan.launcher(num_programs, *inputs, *outputs, num_rows, *plan.numbers)
         return grad
 
     def holds(self, z: Tensor) -> bool:
@@ -217,11 +231,8 @@ _DEFAULTS = Options(None, -100, "mean", 0.0, torch.float32)
 
 
 class _PlainPlan(NamedTuple):
-    prepare: Launcher
-    launcher: Launcher
-    numbers: tuple[float, ...]
-    predicted: Tensor
-    repair: Plan
+    forward: Any  # a `_Plan` if fused, else a `Plan`
+    backward: Plan
     loss_dtype: torch.dtype
 
 
@@ -232,6 +243,7 @@ def _plain_plan(
     loss_dtype: torch.dtype,
     device: torch.device,
     is_aligned: tuple[bool, bool],
+    is_fused: bool,
 ) -> _PlainPlan:
     def kind(kernel: Any) -> Kind:
         return Kind(
@@ -246,5 +258,7 @@ def _plain_plan(
             others=(device, False, *is_aligned),
         )
 
-    fused, repair = _plan(kind(fused_kernel)), plan_of(kind(repair_kernel))
-    return _PlainPlan(*fused, repair, loss_dtype)
+    if is_fused:
+        return _PlainPlan(_plan(kind(fused_kernel)), plan_of(kind(repair_kernel)), loss_dtype)
+    forward, backward = (plan_of(kind(kernel)) for kernel in (forward_kernel, backward_kernel))
+    return _PlainPlan(forward, backward, loss_dtype)

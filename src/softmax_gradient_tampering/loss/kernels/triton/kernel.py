@@ -30,8 +30,8 @@ from softmax_gradient_tampering.loss.kernels.triton.sums import scratch_size
 MAX_BLOCK_CLASSES = 4096
 MIN_BLOCK_SIZE = 1024
 # Positions of a block where they are adjacent, and its logits.
-MAX_BLOCK_POSITIONS = 256
-IMAGE_BLOCK_SIZE = 2048
+MAX_BLOCK_POSITIONS = 512
+IMAGE_BLOCK_SIZE = 4096
 LARGEST_INT32 = 2**31 - 1
 
 
@@ -248,7 +248,7 @@ def _cut(kind: Kind) -> tuple[int, int, int]:
     if kind.is_images:
         rows = min(triton.next_power_of_2(kind.num_positions), MAX_BLOCK_POSITIONS)
         classes = min(classes, max(1, IMAGE_BLOCK_SIZE // rows))
-        return rows, classes, 8 if has_sums else 4
+        return rows, classes, 16 if has_sums else 4
     classes = min(classes, MAX_BLOCK_CLASSES)
     if classes < MAX_BLOCK_CLASSES:
         return max(1, MIN_BLOCK_SIZE // classes), classes, 4
