@@ -49,7 +49,8 @@ SHAPES = """## The loss of logits by shape
 time, two in wall time. `before` is the code before the compiled kernel took images as they lie,
 measured on the same day; `blocks` is this package's where it has no C++ compiler. Other programs
 had the same cores meanwhile, seven to ten processes for two of them, so that a figure of one thread
-is uncertain by a tenth or two, and one of two threads, in wall time, says less than that.
+is uncertain by a tenth or two, and one of two threads, in wall time, says mostly who waits for a
+core.
 """
 
 LINEAR = """## From hidden states to the loss

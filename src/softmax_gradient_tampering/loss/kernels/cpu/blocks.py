@@ -196,7 +196,7 @@ def _make_gradient(
         p.mul_(factor if total is None else factor / total).sub_(q * scale)
         return
     # An ignored index may lie outside of the classes.
-    label = torch.where(target == options.ignore_index, 0, target).unsqueeze(1)
+    label = target.clamp(0, p.shape[1] - 1).unsqueeze(1)
     at_label = scale if weight is None else scale * weight[label]
     factor = at_label = at_label * (1 - smoothing) if smoothing > 0 else at_label
     if smoothing > 0:
