@@ -1,12 +1,13 @@
 """The program's training step against a bare PyTorch loop that does the same work.
 
 Images/s of resnet18 at 64x64 and of the digits net, uint8 data in memory, batch 64,
-Nesterov SGD; the share of a resnet18 step that the loss takes; on a GPU, whether a step
-waits for the device. With --folder, the whole way from JPEG files against timm's loader.
+Nesterov SGD, by CPU time on a CPU; the share of a resnet18 step that the loss takes; on a GPU,
+whether a step waits for the device. With --folder, the way from JPEG files beside timm's loader.
 """
 
 import argparse
 import copy
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -119,7 +120,9 @@ def compare_epochs(setup: Setup, subject: str, num_turns: int) -> tuple[list[Row
         next(run)
     check_same_work(setup.trainer.model, loops[SCALED].model)
     steps: dict[str, Callable[[], object]] = {name: run.__next__ for name, run in runs.items()}
-    seconds = interleave(steps, num_turns, setup.processes.device, subject)
+    # By the CPU's time: other programs on the machine disturb it less.
+    clock = time.process_time
+    seconds = interleave(steps, num_turns, setup.processes.device, subject, clock=clock)
     return rate_rows(subject, seconds, setup.data.train_loader.num_samples), seconds[PROGRAM]
 
 
@@ -259,7 +262,7 @@ def print_bounds(rows: list[Row]) -> None:
     for row in rows:
         what = f"{row.subject}, {row.variant}"
         if row.metric == "relative throughput" and row.ratio_to != PLAIN:
-            bound = {"resnet18 64x64": 0.95, "digits_mlp": 0.7}.get(row.subject, 1.0)
+            bound = {"resnet18 64x64": 0.97, "digits_mlp": 0.85}.get(row.subject, 1.0)
             print_bound(f"{what} / {row.ratio_to}", float(row.ratio), at_least=bound)
         elif row.subject.startswith("loss") and row.variant == "tampered":
             print_bound(f"{what} / {row.ratio_to}", float(row.ratio), below=0.01)

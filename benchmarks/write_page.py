@@ -65,7 +65,17 @@ time. On 2026-11-26 some ten other processes had the same two cores meanwhile.
 STEP = """## The training step
 
 What `benchmarks/bench_step.py` measures, against a bare PyTorch loop that does the same work; the
-loss as a share of a resnet18 step.
+loss as a share of a resnet18 step. `before` is the code before the step made one pass over loss and
+gradients, measured on the same day.
+"""
+
+TIMM = """## Beside timm's training script and loader
+
+Whole trainings by `benchmarks/bench_timm.py`, from the command to the last checkpoint, and loading
+photos by `benchmarks/bench_loader.py`: the speed of this program by timm's, above 1 where it is
+faster. `CPU time` is that of all processes, which programs beside it disturb less than the wall
+time; figures of the loader of 2026-11-26 are by it, earlier ones by wall time. `before` is the code
+before workers left images laid out as they are decoded, measured on the same day.
 """
 
 
@@ -115,6 +125,9 @@ def write_page(rows: Sequence[Row], docs: Path) -> list[Path]:
     steps = [row for row in rows if row.benchmark == "step"]
     if steps:
         sections.append(STEP + "\n" + step_table(steps))
+    beside_timm = [row for row in rows if row.benchmark in ("timm", "loader")]
+    if beside_timm:
+        sections.append(TIMM + "\n" + step_table(beside_timm))
     sections += gpu_sections([row for row in rows if row.benchmark.startswith("gpu-")])
     page = docs / "benchmarks.md"
     page.write_text("\n".join(sections), encoding="utf-8")
