@@ -106,7 +106,7 @@ def test_rows_that_do_not_fill_the_last_block_are_true():
     assert_true(*on_device(Case((130, 11)))[:2], 0.25)
 
 
-@pytest.mark.parametrize("case", OPTION_CASES[::5], ids=str)
+@pytest.mark.parametrize("case", OPTION_CASES[::11], ids=str)
 @pytest.mark.parametrize(
     "layout",
     [
