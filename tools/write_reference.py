@@ -28,9 +28,10 @@ prints with `--help`, written by `make reference`. `train.py` is `sgt train` und
 name; its flags, which `sgt validate` and every run of a study take too, are
 [the settings](settings.md).
 
-How a command ends: exit code 0, all is well; 2, a mistake in the call or in what it was given, in
-one line that names the value and the cure; 1, the machine was at fault (a full disk, say); 130
-after Ctrl-C and 143 after SIGTERM, with what is needed to go on written.
+How a command ends: exit code 0, all is well; 2, a mistake in the call or in what it was given, or a
+disk that is full, in one line that names the value and the cure; 1, the machine was at fault (a
+process that was killed, a device without memory) or the program itself; 130 after Ctrl-C and 143
+after SIGTERM, with what is needed to go on written.
 """
 
 SETTINGS_PAGE = """# Settings of a run
