@@ -32,7 +32,13 @@ class Cutting {
                                     std::min(kEnough, kNextCache / problem.num_classes));
     const int64_t lanes = std::clamp<int64_t>(wanted / kGroup * kGroup, kGroup, kMostLanes);
     images_ = std::clamp<int64_t>(lanes / num_positions_, 1, num_images_);
-    const int64_t parts = (num_positions_ + lanes - 1) / lanes;
+    int64_t parts = (num_positions_ + lanes - 1) / lanes;
+    // Two halves would leave more lanes empty than two images.
+    const int64_t pair = 2 * num_positions_, most = kNextCache / problem.num_classes;
+    if (parts == 2 && num_images_ > 1 && pair <= std::min(kMostLanes, most)) {
+      images_ = 2;
+      parts = 1;
+    }
     positions_ = parts == 1 ? num_positions_ : whole_groups((num_positions_ + parts - 1) / parts);
     parts_ = (num_positions_ + positions_ - 1) / positions_;
   }
