@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 TESTS = (
     "tests/loss/test_cuda.py",
     "tests/loss/test_triton.py",
+    "tests/loss/test_fused.py",
+    "tests/loss/test_linear_passes.py",
 )
 
 
