@@ -17,7 +17,7 @@ from tests.training.runs import assert_same_run, train
 WORDS = ("--epochs", 3, "--output", "out")
 
 
-@pytest.mark.parametrize("writes", [2, 4, 7, 9, 11, 13, 16, 18])
+@pytest.mark.parametrize("writes", [2, 4, 7, 9, 11, 13, 16, 18, 21])
 def test_a_full_disk_ends_the_run_and_what_was_there_stays(
     monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:

@@ -143,9 +143,14 @@ class CheckpointFolder:
         """The recovery checkpoints, the newest first."""
         return self._numbered(_RECOVERY)
 
+    def spares(self) -> list[Path]:
+        """The checkpoints that a finished run no longer needs."""
+        previous = self.folder / "previous.pth.tar"
+        return [*self.recoveries(), *([previous] if previous.is_file() else [])]
+
     def remove_spares(self) -> None:
         """Remove the checkpoints that a finished run no longer needs."""
-        for path in [*self.recoveries(), self.folder / "previous.pth.tar"]:
+        for path in self.spares():
             remove(path)
 
     def newest(self, opened: Checkpoint | None = None) -> Checkpoint | None:

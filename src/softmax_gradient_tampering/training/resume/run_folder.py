@@ -153,6 +153,7 @@ def _lock_and_decide(config: Config, default_name: str) -> tuple[FolderLock | No
     goes_on = config.resume == "auto" or (is_restart() and _holds_run(folder))
     result = _finished_result(folder) if goes_on else None
     if result is not None:
+        _remove_spares(folder)
         num_epochs = result.get("epochs")
         return None, RunFolder(
             folder,
@@ -166,6 +167,18 @@ def _lock_and_decide(config: Config, default_name: str) -> tuple[FolderLock | No
     except UserError:
         lock.release()
         raise
+
+
+def _remove_spares(folder: Path) -> None:
+    """Remove what the end of a finished run left, where a full disk or a kill came between."""
+    checkpoints = CheckpointFolder(folder)
+    if checkpoints.spares():
+        with suppress(UserError):  # somebody is at work there, or it is not to be written to
+            lock = FolderLock(folder)
+            try:
+                checkpoints.remove_spares()
+            finally:
+                lock.release()
 
 
 def _decide(config: Config, folder: Path, goes_on: bool) -> RunFolder:
