@@ -9,6 +9,7 @@ from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verd
 from softmax_gradient_tampering.studies.report.wording import (
     divergence_phrase,
     doubt_phrase,
+    in_points,
     interval_phrase,
     number,
     plural,
@@ -44,7 +45,7 @@ def verdict_sentence(results: Results) -> str:
     closest = by_verdict[Verdict.NO_DIFFERENCE][0]
     several = f"; the largest of {len(results.judged)} is " if len(results.judged) > 1 else ": "
     return (
-        f"Tampering makes no difference larger than {results.margin:g} points here{several}"
+        f"Tampering makes no difference larger than {in_points(results.margin)} here{several}"
         f"{_effect(results, closest)}."
     )
 
@@ -88,7 +89,7 @@ def _sentence_of_any_arms(results: Results, by_verdict: _Arms) -> str:
         Verdict.SUGGESTS_HARM: f"{suggest}{name} hurts against {baseline}: {points}",
         Verdict.DIVERGES: f"More runs of {name} diverged than of {baseline}: "
         f"{_divergence(results, arm)}",
-        Verdict.NO_DIFFERENCE: f"No difference larger than {results.margin:g} points from "
+        Verdict.NO_DIFFERENCE: f"No difference larger than {in_points(results.margin)} from "
         f"{baseline}{several}{name} with {points}",
         Verdict.INCONCLUSIVE: f"Inconclusive: {name} against {baseline}, {points}; {seeds}"
         if points
@@ -289,7 +290,7 @@ def _rest(results: Results, by_verdict: _Arms, told: Verdict) -> str:
         Verdict.HURTS: "it hurts",
         Verdict.SUGGESTS_HARM: "the results suggest harm for",
         Verdict.DIVERGES: "it diverges more often for",
-        Verdict.NO_DIFFERENCE: f"no difference larger than {results.margin:g} points for",
+        Verdict.NO_DIFFERENCE: f"no difference larger than {in_points(results.margin)} for",
         Verdict.INCONCLUSIVE: "inconclusive for",
     }
     rest = [

@@ -30,6 +30,15 @@ MARKS = {
 }
 
 
+def in_points(number: float) -> str:
+    """A difference of accuracies in words.
+
+    >>> in_points(1), in_points(0.5)
+    ('1 point', '0.5 points')
+    """
+    return f"{number:g} point{'' if number == 1 else 's'}"
+
+
 def number(value: float, digits: int, sign: bool = False) -> str:
     """A number as a reader sees it; a dash where there is none.
 
@@ -87,7 +96,7 @@ def arm_sentence(comparison: Comparison, margin: float) -> str:
     if comparison.verdict is Verdict.DIVERGES:
         return f"diverges more often than the baseline: {effect}"
     if comparison.verdict is Verdict.NO_DIFFERENCE:
-        return f"no difference larger than {margin:g} points: {effect}"
+        return f"no difference larger than {in_points(margin)}: {effect}"
     if comparison.verdict is not Verdict.INCONCLUSIVE:
         is_small = abs(comparison.mean) < margin
         small = f", less than the margin of {margin:g} points" if is_small else ""
