@@ -208,7 +208,7 @@ def interval_phrase(comparison: Comparison, num_arms: int = 1) -> str:
 
 def caution_sentences(results: Results) -> list[str]:
     """That accuracies are but the largest class's, that the test set is small; or nothing."""
-    return list(filter(None, (majority_sentence(results), test_set_sentence(results))))
+    return list(filter(None, (majority_sentence(results), sampling_sentence(results))))
 
 
 def majority_sentence(results: Results) -> str:
@@ -232,7 +232,7 @@ def majority_sentence(results: Results) -> str:
     )
 
 
-def test_set_sentence(results: Results) -> str:
+def sampling_sentence(results: Results) -> str:
     """That another test set may say more against a difference than other seeds; else empty."""
     arms = []
     for result in results.judged:
