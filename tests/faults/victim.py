@@ -30,7 +30,7 @@ MOMENTS: dict[str, tuple[Any, str, str]] = {
     "load": (torch, "load", ""),
     "forward": (Trainer, "_add_gradient", ""),
     "update": (Trainer, "_update", ""),
-    "evaluation": (evaluation, "logit_statistics", ""),
+    "evaluation": (evaluation, "predict", ""),
     "save": (torch, "save", ""),
     "copy": (checkpoint, "copy_whole", ""),
     "link": (checkpoint, "link_whole", ""),

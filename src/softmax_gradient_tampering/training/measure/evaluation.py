@@ -85,9 +85,7 @@ def evaluate(
     batches = Prefetched(loader.epoch(0), processes.device)
     try:
         for number, (images, _, labels) in enumerate(batches):
-            with precision.forward():
-                logits = model(images)
-            held.append((logits.float(), labels))
+            held.append((predict(model, images, precision), labels))
             if number == len(loader) - 1 or sum(z.numel() for z, _ in held) >= _ENOUGH:
                 logits, labels = map(torch.cat, zip(*held, strict=True))
                 held.clear()
@@ -104,6 +102,13 @@ def evaluate(
     measurements = {name: c.result(processes) for name, c in calibrations.items()}
     evaluation = totals.evaluation(processes, loader.num_samples, measurements)
     return replace(evaluation, classes=classes.counts(processes)) if calibrations else evaluation
+
+
+def predict(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
+    """The logits of one batch, in float32."""
+    with precision.forward():
+        logits: Tensor = model(images)
+    return logits.float()
 
 
 class _Totals:

@@ -1,5 +1,6 @@
 """From a configuration to the model, and to how several processes call it."""
 
+import inspect
 import warnings
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,14 @@ def _set_batch_norm(config: Config, model: nn.Module) -> None:
             module.eps = module.eps if eps is None else eps
 
 
+def _syncing_buffers(is_on: bool) -> dict[str, Any]:
+    """Whether buffers are broadcast before every batch, as this version of torch calls it."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    return {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": is_on
+    }
+
+
 def parallelise(
     config: Config, model: nn.Module, processes: Processes
 ) -> DistributedDataParallel | None:
@@ -137,7 +146,7 @@ def parallelise(
         # Running statistics are for evaluation, and an epoch ends with process 0's, whose own no
         # broadcast changes. Their mean is another matter: without a broadcast before every batch
         # it would be of what each process has seen, which a checkpoint within an epoch lacks.
-        broadcast_buffers=config.dist_bn == "reduce",
+        **_syncing_buffers(config.dist_bn == "reduce"),
         # static_graph stays off: what it saves is a search for unused parameters, which is not
         # made here.
     )
