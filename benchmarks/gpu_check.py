@@ -27,7 +27,7 @@ from timer import RESULTS, Row, device_name, print_table, stamp
 # Sections in the order in which they run, and the most seconds that each may take.
 SECTIONS = {
     "environment": 30,
-    "suite": 95,
+    "suite": 150,
     "behaviour": 45,
     "loss": 120,
     "step": 80,
