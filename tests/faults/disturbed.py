@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,17 @@ def _worker(passes: int, stops_first: bool) -> None:
         workers = children(os.getpid())
         if stops_first:
             os.kill(workers[-1], signal.SIGSTOP)
-            threading.Timer(_PAUSE_S, os.kill, (workers[-1], signal.SIGKILL)).start()
+            threading.Timer(_PAUSE_S, kill_if_there, (workers[-1],)).start()
         else:
             os.kill(workers[0], signal.SIGKILL)
 
     arm("update", passes, act)
+
+
+def kill_if_there(pid: int) -> None:
+    """Kill a process that may have ended by itself, as a worker has whose batches are made."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _timer(seconds: float, number: int) -> None:

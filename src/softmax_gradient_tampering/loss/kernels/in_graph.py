@@ -22,6 +22,7 @@ def takes(logits: Tensor, target: Tensor, alpha: Alpha, options: tuple[object, .
         logits, target, alpha: as the caller gives them.
         options: weight, ignore_index, reduction, label_smoothing and kernel, likewise.
     """
+    weight, *others = options
     return (
         type(logits) is Tensor
         and type(target) is Tensor
@@ -31,7 +32,9 @@ def takes(logits: Tensor, target: Tensor, alpha: Alpha, options: tuple[object, .
         and target.shape == logits.shape[:1] + logits.shape[2:]
         and logits.device.type == target.device.type == "cpu"
         and logits.numel() <= compiled.FEW_LOGITS
-        and options == (None, -100, "mean", 0.0, "auto")
+        and weight
+        is None  # never compared: torch.compile of 2.11 cannot compare a tensor with None
+        and others == [-100, "mean", 0.0, "auto"]
         and type(alpha) is float
         and has_static_value(alpha)
         and 0.0 < alpha <= 1.0
