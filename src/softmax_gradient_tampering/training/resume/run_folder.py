@@ -176,7 +176,8 @@ def _remove_spares(folder: Path) -> None:
         with suppress(UserError):  # somebody is at work there, or it is not to be written to
             lock = FolderLock(folder)
             try:
-                checkpoints.remove_spares()
+                if (folder / _RESULT).exists():  # nobody has trained it on in the meantime
+                    checkpoints.remove_spares()
             finally:
                 lock.release()
 
