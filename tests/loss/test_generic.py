@@ -84,6 +84,23 @@ def test_second_derivative_is_that_at_alpha_z_over_alpha(name):
     assert_close(*seconds)
 
 
+@pytest.mark.parametrize("differentiate", [torch.func.grad, torch.func.hessian, torch.func.jacfwd])
+def test_torch_func_at_alpha_zero_is_refused_in_a_sentence(differentiate):
+    logits, target, _ = Case().make()
+    loss_fn = tamper(F.cross_entropy, 0)
+    with pytest.raises(NotImplementedError, match="alpha 0 is not differentiated"):
+        differentiate(lambda z: loss_fn(z, target))(logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_forward_mode_under_vmap_has_the_dtype_of_the_loss(dtype):
+    logits, target, _ = Case().make(dtype)
+    loss_fn = tamper(F.cross_entropy, 0.25)
+    _, expected = value_and_gradient(loss_fn, logits, target)
+    actual = torch.func.jacfwd(lambda z: loss_fn(z, target))(logits)
+    torch.testing.assert_close(actual, expected)
+
+
 def test_a_second_derivative_at_alpha_zero_is_refused():
     logits, target, _ = Case().make()
     leaf = logits.requires_grad_()

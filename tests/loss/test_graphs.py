@@ -65,6 +65,7 @@ CAPTURES = {
         torch.export.export(Called(function), arguments).run_decompositions().module()
     ),
     "export, compiled": lambda function, arguments: compiled(export(function, arguments)),
+    "symbolic": lambda function, arguments: torch.fx.symbolic_trace(function),
     "make_fx": trace(),
     "make_fx, fake": trace(tracing_mode="fake"),
     "make_fx, symbolic": trace(tracing_mode="symbolic"),

@@ -1,13 +1,15 @@
-"""What alpha, the exponent of the power transform, may be, and what has to be a tensor."""
+"""What alpha, the exponent of the power transform, may be, and what may stand for a tensor."""
 
 import math
 import warnings
+from collections.abc import Callable
 from decimal import Decimal
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function
 
 from softmax_gradient_tampering.loss.torch_internals import is_eager, is_transformed
 
@@ -72,3 +74,21 @@ def check_tensors(optional: tuple[str, ...] = (), **named: object) -> None:
                 f"{name} must be a tensor, not {type(value).__name__}; "
                 "torch.as_tensor makes one of an array"
             )
+
+
+def is_symbolic(*arguments: object) -> bool:
+    """Whether one is no tensor but stands for one, as torch.fx's proxies do.
+
+    A torch.autograd.Function leaves no trace on them, only the operations in it do: of a loss
+    that is traced into, the derivative would be lost without a word. So `record` it.
+    """
+    return any(
+        not isinstance(argument, Tensor) and hasattr(type(argument), "__torch_function__")
+        for argument in arguments
+    )
+
+
+def record(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a symbolic argument makes of the call: of a proxy, a node of its graph."""
+    given = (*arguments, *options.values())
+    return handle_torch_function(function, given, *arguments, **options)

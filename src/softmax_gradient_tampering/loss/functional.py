@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from softmax_gradient_tampering.loss import direct
-from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha, is_symbolic, record
 from softmax_gradient_tampering.loss.generic import is_compiled_transform, tamper
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
@@ -88,13 +88,15 @@ def tampered_cross_entropy(
             return in_graph.cross_entropy_in_graph(input, target, alpha)
     elif type(alpha) is float and is_direct(input, target, alpha, given):
         return direct.direct_cross_entropy(input, target, alpha)
-    alpha = check_alpha(alpha)
     kwargs: dict[str, Any] = {
         "weight": weight,
         "ignore_index": ignore_index,
         "reduction": reduction,
         "label_smoothing": label_smoothing,
     }
+    if is_symbolic(input, target, alpha, weight):
+        return record(tampered_cross_entropy, input, target, alpha, **kwargs, kernel=kernel)
+    alpha = check_alpha(alpha)
     if not _is_regular(input, target, weight, ignore_index, reduction, label_smoothing):
         # If an argument is wrong, torch's own function says what.
         return tamper(F.cross_entropy, alpha)(input, target, **kwargs)

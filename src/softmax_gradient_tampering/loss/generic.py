@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha, check_tensors
+from softmax_gradient_tampering.loss.alpha import (
+    Alpha,
+    check_alpha,
+    check_tensors,
+    is_symbolic,
+    record,
+)
 from softmax_gradient_tampering.loss.dispatcher import define_operator
 from softmax_gradient_tampering.loss.torch_internals import (
     below_autograd,
@@ -32,8 +38,8 @@ def tamper(loss_fn: Callable[..., Tensor], alpha: Alpha) -> Callable[..., Tensor
         loss_fn: a function or module, called `loss_fn(logits, *args, **kwargs)`; it is
             called twice for every value, so it should be a pure function.
         alpha: as in `tampered_cross_entropy`. At 0 the gradient is the limit, that of l at
-            z = 0, and cannot be differentiated again; a tensor that is not read (on a
-            device, or under torch.compile) must be above 0.
+            z = 0, and cannot be differentiated again, nor by torch.func; a tensor that is not
+            read (on a device, or under torch.compile) must be above 0.
 
     Returns:
         A function of the same arguments, returning the loss in loss_fn's shape and dtype.
@@ -89,9 +95,11 @@ def tampered_binary_cross_entropy_with_logits(
 
     Source: follows from arXiv 2111.12495 for two classes.
     """
+    kwargs: dict[str, Any] = {"weight": weight, "reduction": reduction, "pos_weight": pos_weight}
+    if is_symbolic(input, target, alpha, weight, pos_weight):
+        return record(tampered_binary_cross_entropy_with_logits, input, target, alpha, **kwargs)
     check_tensors(input=input, target=target)
-    loss_fn = tamper(F.binary_cross_entropy_with_logits, alpha)
-    return loss_fn(input, target, weight=weight, reduction=reduction, pos_weight=pos_weight)
+    return tamper(F.binary_cross_entropy_with_logits, alpha)(input, target, **kwargs)
 
 
 def is_compiled_transform() -> bool:
@@ -113,6 +121,8 @@ def _tampered_loss(
 
 def report(value: Tensor, surrogate: Tensor) -> Tensor:
     """The value of one tensor with the derivatives of another."""
+    if is_symbolic(value, surrogate):
+        return record(report, value, surrogate)
     if is_compiled_transform():
         # With torch 2.9 and 2.11 a compiled torch.func transform passes over a Function's
         # backward, without a word; these operations it cannot mistake.
@@ -138,7 +148,7 @@ class _Report(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
+        ctx.dtype = output.dtype
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
@@ -148,7 +158,8 @@ class _Report(torch.autograd.Function):
 class _ForwardModeReport(_Report):
     @staticmethod
     def jvp(ctx: Any, value_tangent: Tensor, surrogate_tangent: Tensor) -> Tensor:
-        return surrogate_tangent.clone()
+        # Divided by a number, a 0-d tangent under vmap becomes float64 (torch 2.15).
+        return surrogate_tangent.to(ctx.dtype, copy=True)
 
 
 def _is_in_a_graph() -> bool:
@@ -159,6 +170,15 @@ def _is_in_a_graph() -> bool:
 
 def _at_zero(logits: Tensor) -> Tensor:
     """0 for every logit, passing the gradient on as it is: l(alpha z) / alpha at alpha = 0."""
+    if is_symbolic(logits):
+        return record(_at_zero, logits)
+    if (
+        is_transformed()
+    ):  # a second derivative, which would be wrong, could not be told from a first
+        raise NotImplementedError(
+            "a loss tampered with at alpha 0 is not differentiated by torch.func; take a small "
+            "alpha such as 1e-3, or tampered_cross_entropy, which has this limit"
+        )
     zero: Tensor = (_at_zero_operator if _is_in_a_graph() else _AtZero.apply)(logits)
     return zero
 

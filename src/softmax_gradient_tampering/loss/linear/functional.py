@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha, check_tensors
+from softmax_gradient_tampering.loss.alpha import (
+    Alpha,
+    check_alpha,
+    check_tensors,
+    is_symbolic,
+    record,
+)
 from softmax_gradient_tampering.loss.functional import loss_dtype_of, tampered_cross_entropy
 from softmax_gradient_tampering.loss.kernels.options import Options, is_autocast, is_index
 from softmax_gradient_tampering.loss.linear.arguments import check_head, check_target
@@ -87,18 +93,21 @@ def tampered_linear_cross_entropy(
 
     Source: arXiv 2111.12495, section 3; the gradients follow by the chain rule.
     """
-    tensors = {"hidden": hidden, "weight": weight, "target": target, "bias": bias}
-    check_tensors(("bias", "class_weight"), **tensors, class_weight=class_weight)
-    alpha = check_alpha(alpha)
-    hidden, weight, bias = (_autocast(tensor) for tensor in (hidden, weight, bias))
-    check_head(hidden, weight, bias)
-    check_target(target, hidden, weight, class_weight)
     kwargs: dict[str, Any] = {
-        "weight": class_weight,
         "ignore_index": ignore_index,
         "reduction": reduction,
         "label_smoothing": label_smoothing,
     }
+    if is_symbolic(hidden, weight, target, alpha, bias, class_weight):
+        tensors = (hidden, weight, target, alpha, bias)
+        return record(tampered_linear_cross_entropy, *tensors, class_weight=class_weight, **kwargs)
+    kwargs["weight"] = class_weight
+    named = {"hidden": hidden, "weight": weight, "target": target, "bias": bias}
+    check_tensors(("bias", "class_weight"), **named, class_weight=class_weight)
+    alpha = check_alpha(alpha)
+    hidden, weight, bias = (_autocast(tensor) for tensor in (hidden, weight, bias))
+    check_head(hidden, weight, bias)
+    check_target(target, hidden, weight, class_weight)
     shape, is_sequence = hidden.shape[:-1], hidden.dim() != 2
     if is_sequence:
         hidden = hidden.reshape(-1, hidden.shape[-1])
