@@ -153,7 +153,8 @@ def search(argv: Sequence[str]) -> None:
     best = found["best"]
     print(
         f"Best of {len(found['trials'])}: alpha {best['alpha']:g}, lr {best['lr']:g}: "
-        f"{best['mean_top1']:.2f} % on the hold-out\nTrials: {request.path / 'search.json'}\n"
+        f"{best['mean']:.2f} % ({request.metric}) on the hold-out\n"
+        f"Trials: {request.path / 'search.json'}\n"
         f"The best of many is better by luck too; sgt study run compares it over seeds, with "
         f"--arm 'found: modify-softmax={best['alpha']:g} lr={best['lr']:g}'. sgt report "
         f"{request.path} has all trials."

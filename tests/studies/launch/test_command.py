@@ -15,6 +15,7 @@ from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.studies.launch.cluster import RunCommand, slurm_script
 from softmax_gradient_tampering.studies.report import report
 from softmax_gradient_tampering.studies.results.study_folder import open_study
+from softmax_gradient_tampering.training.measure.classes import read_counts
 from tests.studies.studies import TRAINING, InProcess, launch, result_of, states, study_of
 
 STUDY = (
@@ -245,8 +246,8 @@ def test_a_search_proposes_trains_on_the_hold_out_and_goes_on(
     assert (baseline["alpha"], baseline["lr"]) == (1.0, 0.02)
     assert 0.05 <= proposed["alpha"] <= 1
     assert 0.01 <= proposed["lr"] <= 0.5
-    tops = [trial["mean_top1"] for trial in first["trials"]]
-    assert first["best"]["mean_top1"] == max(tops)
+    tops = [trial["mean"] for trial in first["trials"]]
+    assert first["best"]["mean"] == max(tops)
     cells = sorted(Path("studies/found/cells").iterdir())
     assert len(cells) == 4
     assert all("holdout: 0.3\n" in (cell / "args.yaml").read_text() for cell in cells)
@@ -268,6 +269,23 @@ def test_a_search_proposes_trains_on_the_hold_out_and_goes_on(
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_search_is_judged_by_the_metric_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optuna")
+    words = [*SEARCH, "--trials", "1", "--metric"]
+    assert main([*words, "macro-f1", "--", *TRAINING]) == 0
+    assert "(macro-f1) on the hold-out" in capsys.readouterr().out
+    (trial,) = json.loads(Path("studies/found/search.json").read_text())["trials"]
+    results = [
+        json.loads(path.read_text()) for path in Path("studies/found").glob("*/*/result.json")
+    ]
+    found = [read_counts(result["classes"]) for result in results]
+    judged = [counts.macro_f1 for counts in found if counts is not None]
+    assert trial["mean"] == pytest.approx(sum(judged) / len(judged))
+    assert main([*words, "recall:0", "--", *TRAINING]) == 2
+    assert "differs in its judged metric" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_search_keeps_its_trials_in_a_database() -> None:
     optuna = pytest.importorskip("optuna")
     words = [*SEARCH, "--storage", "sqlite:///trials.db"]
@@ -276,7 +294,7 @@ def test_a_search_keeps_its_trials_in_a_database() -> None:
     study = optuna.load_study(study_name="found", storage="sqlite:///trials.db")
     assert [trial.number for trial in study.trials] == [0, 1]
     trials = json.loads(Path("studies/found/search.json").read_text())["trials"]
-    assert [trial["mean_top1"] for trial in trials] == [trial.value for trial in study.trials]
+    assert [trial["mean"] for trial in trials] == [trial.value for trial in study.trials]
 
 
 @pytest.mark.parametrize(
@@ -286,6 +304,8 @@ def test_a_search_keeps_its_trials_in_a_database() -> None:
         ("--seeds 0", "--seeds 0: no seeds"),
         ("--alpha-range 1 0.5", "--alpha-range 1 0.5: must be above 0, the smaller one first"),
         ("--lr-range 0 1", "--lr-range 0 1: must be above 0"),
+        ("--metric recal:0", "--metric recal:0: there are accuracy"),
+        ("--metric recall:none", "--metric recall:none: "),
         ("--holdout 1", "--holdout 1: must be above 0 and below 1"),
         ("--storage nowhere://x", "--storage nowhere://x: "),
         ("--arm a:lr=1", "--arm: a search has no arms"),

@@ -10,17 +10,19 @@ import pytest
 
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.studies.report.search import search_sentence
 from softmax_gradient_tampering.studies.results.search_file import read_search
 
 SEARCH: dict[str, Any] = {
-    "format": 1,
+    "format": 2,
     "seeds": [0, 1, 2],
     "holdout": 0.2,
+    "judged_metric": "accuracy",
     "metric": "eval_top1 on the held-out part of the training set",
     "trials": [
-        {"number": 0, "alpha": 1.0, "lr": 0.1, "mean_top1": 90.5},
-        {"number": 2, "alpha": 0.25, "lr": 0.05, "mean_top1": 91.75},
-        {"number": 1, "alpha": 0.5, "lr": 0.2, "mean_top1": 88.0},
+        {"number": 0, "alpha": 1.0, "lr": 0.1, "mean": 90.5},
+        {"number": 2, "alpha": 0.25, "lr": 0.05, "mean": 91.75},
+        {"number": 1, "alpha": 0.5, "lr": 0.2, "mean": 88.0},
     ],
 }
 SENTENCE = (
@@ -46,7 +48,7 @@ def test_a_search_has_a_page_a_text_and_a_table(capsys: pytest.CaptureFixture[st
     assert page.index("91.75</td>") < page.index("90.50</td>") < page.index("88.00</td>")
     with (path / "report-trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["mean_top1"]) for row in rows] == [90.5, 88.0, 91.75]
+    assert [float(row["mean"]) for row in rows] == [90.5, 88.0, 91.75]
     assert main(["report", "found", "--text"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(SENTENCE)
@@ -54,7 +56,12 @@ def test_a_search_has_a_page_a_text_and_a_table(capsys: pytest.CaptureFixture[st
     assert main(["report", "found", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert (content["kind"], content["verdict"]) == ("search", SENTENCE)
-    assert content["best"] == {"number": 2, "alpha": 0.25, "lr": 0.05, "mean_top1": 91.75}
+    assert content["best"] == {"number": 2, "alpha": 0.25, "lr": 0.05, "mean": 91.75}
+
+
+def test_a_search_by_another_metric_names_it() -> None:
+    path = write(SEARCH | {"judged_metric": "macro-f1"})
+    assert "91.75 % (macro-f1) on the hold-out" in search_sentence(read_search(path))
 
 
 def test_a_search_that_has_only_begun_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,10 @@
 """`sgt study search`: a good alpha and learning rate, by Optuna's TPE, on a hold-out.
 
 A trial is an alpha and a learning rate, trained with every seed; its value is the mean
-accuracy on the held-out part of the training set. The test set is not looked at. Trials are
-runs like a study's: named by their configuration, claimed, resumable. Without a database the
-sampler starts from the same seed every time, so that the same command finds its runs done,
-proposes what it proposed, and goes on.
+accuracy, or another metric, on the held-out part of the training set. The test set is not looked
+at. Trials are runs like a study's: named by their configuration, claimed, resumable. Without a
+database the sampler starts from the same seed every time, so that the same command finds its runs
+done, proposes what it proposed, and goes on.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.files.whole import write_text
+from softmax_gradient_tampering.studies.analysis.measurements import judged_value, key_of_metric
 from softmax_gradient_tampering.studies.launch.driver import Driver
 from softmax_gradient_tampering.studies.launch.progress import StudyProgress
 from softmax_gradient_tampering.studies.launch.run_study import end_on_interruption
@@ -27,9 +28,10 @@ from softmax_gradient_tampering.studies.launch.runner import (
 from softmax_gradient_tampering.studies.launch.selection import WHEN
 from softmax_gradient_tampering.studies.plan.plan import TUNING, Arm, Plan
 from softmax_gradient_tampering.studies.plan.search_request import SearchRequest
+from softmax_gradient_tampering.studies.results.run_files import RunFiles
 from softmax_gradient_tampering.studies.results.study_folder import StudyFolder, is_free
 
-FORMAT = 1
+FORMAT = 2
 _SAMPLER_SEED = 0
 _DIGITS = 4  # of a proposed number: more would not be a better proposal
 
@@ -116,9 +118,9 @@ class Search:
     def content(self) -> dict[str, Any]:
         """What search.json holds: what was asked for, the trials so far, and the best of them."""
         trials = [_entry(trial) for trial in self.finished()]
-        best = max(trials, key=lambda entry: entry["mean_top1"], default=None)
+        best = max(trials, key=lambda entry: entry["mean"], default=None)
         return _asked(self._request) | {
-            "metric": f"eval_top1 {WHEN}",
+            "metric": f"{key_of_metric(self._request.metric)} {WHEN}",
             "trials": trials,
             "best": best,
         }
@@ -132,14 +134,17 @@ class Search:
         }
 
     def _train(self, number: int, alpha: float, lr: float) -> list[float] | None:
-        """The held-out accuracy of every seed; None where a run failed or diverged."""
+        """The held-out metric of every seed; None where a run failed, diverged or lacks it."""
         arm = _arm(f"trial-{number}", alpha, lr, self._request.holdout)
         folder = StudyFolder(self._request.path, _plan(self._request, [arm]))
         driver = Driver(folder, self._runner, StudyProgress(is_silent=True))
         driver.run()
         runs = [folder.read(cell).run for cell in folder.plan.cells]
-        tops = [run.summary.final("eval_top1") for run in runs if run is not None]
-        return tops if len(tops) == len(runs) and all(map(math.isfinite, tops)) else None
+        values = [self._value(run) for run in runs if run is not None]
+        return values if len(values) == len(runs) and all(map(math.isfinite, values)) else None
+
+    def _value(self, run: RunFiles) -> float:
+        return judged_value(self._request.metric, run.summary.final("eval_top1"), run.classes)
 
     def _check_failures(self) -> None:
         failed = [t for t in self._study.get_trials(deepcopy=False) if t.state.name == "FAIL"]
@@ -156,7 +161,7 @@ class Search:
 
 def _entry(trial: Any) -> dict[str, Any]:
     alpha, lr = (_rounded(trial.params[name]) for name in ("alpha", "lr"))
-    return {"number": trial.number, "alpha": alpha, "lr": lr, "mean_top1": trial.value}
+    return {"number": trial.number, "alpha": alpha, "lr": lr, "mean": trial.value}
 
 
 def _rounded(value: float) -> float:
@@ -176,6 +181,7 @@ def _plan(request: SearchRequest, arms: Sequence[Arm]) -> Plan:
         seeds=(),
         tuning_seeds=tuple(request.seeds),
         config=request.settings,
+        metric=request.metric,
     )
     return plan.with_cells()
 
@@ -219,6 +225,7 @@ def _asked(request: SearchRequest) -> dict[str, Any]:
         "lr_range": list(request.lr_range),
         "seeds": list(request.seeds),
         "holdout": request.holdout,
+        "judged_metric": request.metric,
         "config": dict(request.settings),
     }
 

@@ -76,6 +76,16 @@ def metric_name(text: str) -> str:
     return text
 
 
+def add_metric(parser: argparse.ArgumentParser, judged: str, on: str) -> None:
+    """`--metric`, by which `judged` are judged on a part of the data."""
+    parser.add_argument(
+        "--metric",
+        type=metric_name,
+        help=f"judge the {judged} by this, all in percent of the {on}: {', '.join(METRICS)} (that "
+        f"of the class with the lowest), or {RECALL}CLASS, the recall of a class [{ACCURACY}]",
+    )
+
+
 def add_shared_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that `run` and `search` have in common."""
     parser.add_argument("--name", help="name of the study; its folder is DIR/NAME [required]")
@@ -162,12 +172,7 @@ def run_parser(action: str) -> argparse.ArgumentParser:
         metavar="POINTS",
         help="count differences within this many points as none [0.5]",
     )
-    parser.add_argument(
-        "--metric",
-        type=metric_name,
-        help=f"judge the arms by this, all in percent of the test set: {', '.join(METRICS)} (that "
-        f"of the class with the lowest), or {RECALL}CLASS, the recall of a class [{ACCURACY}]",
-    )
+    add_metric(parser, "arms", "test set")
     parser.add_argument(
         "--controls",
         nargs="+",

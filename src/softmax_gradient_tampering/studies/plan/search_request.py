@@ -10,8 +10,9 @@ from typing import Any
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.recipes.catalogue import recipe_path
 from softmax_gradient_tampering.studies.plan.design import check_seeds
-from softmax_gradient_tampering.studies.plan.flags import add_shared_flags, seed_list
+from softmax_gradient_tampering.studies.plan.flags import add_metric, add_shared_flags, seed_list
 from softmax_gradient_tampering.studies.plan.machine import Machine, machine_of
+from softmax_gradient_tampering.studies.plan.plan import ACCURACY
 from softmax_gradient_tampering.studies.plan.request import check_name, split_words
 from softmax_gradient_tampering.studies.plan.settings import shared_settings
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
@@ -30,6 +31,7 @@ class SearchRequest:
         alpha_range, lr_range: what is proposed, from the smaller to the larger.
         seeds: of every trial.
         holdout: share of the training set that a trial is judged on.
+        metric: what a trial is judged by.
         storage: URL of a database of the trials; None for memory.
         settings: of all runs, as plain values.
         machine: what of it the runs may use.
@@ -41,6 +43,7 @@ class SearchRequest:
     lr_range: tuple[float, float]
     seeds: Sequence[int]
     holdout: float
+    metric: str
     storage: str | None
     settings: Mapping[str, Any]
     machine: Machine
@@ -78,6 +81,7 @@ def parse_search(argv: Sequence[str]) -> SearchRequest:
         lr_range=tuple(args.lr_range),
         seeds=args.seeds,
         holdout=args.holdout,
+        metric=args.metric,
         storage=args.storage,
         settings=settings,
         machine=machine_of(vars(args)),
@@ -130,11 +134,12 @@ def _parser() -> argparse.ArgumentParser:
         default=(0, 1, 2),
         help="train every trial with this many seeds, from 0 on, or with these: 3,5,8 [3]",
     )
+    add_metric(parser, "trials", "held-out part")
     parser.add_argument(
         "--storage",
         metavar="URL",
         help="keep the trials in a database that several machines share, such as "
         "postgresql://... [memory]",
     )
-    parser.set_defaults(output="output/study", holdout=0.2, name=None)
+    parser.set_defaults(output="output/study", holdout=0.2, name=None, metric=ACCURACY)
     return parser

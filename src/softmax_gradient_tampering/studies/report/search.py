@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from softmax_gradient_tampering.files.whole import write_text
+from softmax_gradient_tampering.studies.plan.plan import ACCURACY
 from softmax_gradient_tampering.studies.report.rendering import render
 from softmax_gradient_tampering.studies.report.tables.table import Column, Row, Table, numeric
 from softmax_gradient_tampering.studies.report.text import align
@@ -22,10 +23,10 @@ def search_sentence(search: SearchRecord) -> str:
     if best is None:
         return "Nothing can be said yet: no trial of this search is done."
     first = search.trials[0]
-    beside = f"; {_settings(first)}, {number(first.mean_top1, 2)} %, was the first trial"
+    beside = f"; {_settings(first)}, {number(first.mean, 2)} %, was the first trial"
     return (
         f"The best of {plural(len(search.trials), 'trial')} is {_settings(best)}: "
-        f"{number(best.mean_top1, 2)} % on the hold-out, the mean over "
+        f"{number(best.mean, 2)} %{_of(search)} on the hold-out, the mean over "
         f"{plural(search.num_seeds, 'seed')}{beside * (best != first)}. It says what to compare, "
         "and not that tampering helps."
     )
@@ -61,7 +62,7 @@ def write_search_report(search: SearchRecord, output: Path) -> Path:
     trials = output.with_name(f"{output.stem}-trials.csv")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("number", "alpha", "lr", "mean_top1"))
+    writer.writerow(("number", "alpha", "lr", "mean"))
     writer.writerows(tuple(vars(trial).values()) for trial in search.trials)
     write_text(trials, buffer.getvalue())
     write_text(output, _page(search, trials.name))
@@ -87,7 +88,12 @@ def _page(search: SearchRecord, trials: str) -> str:
 
 
 def _cells(trial: Trial) -> tuple[str, ...]:
-    return (str(trial.number), f"{trial.alpha:g}", f"{trial.lr:g}", number(trial.mean_top1, 2))
+    return (str(trial.number), f"{trial.alpha:g}", f"{trial.lr:g}", number(trial.mean, 2))
+
+
+def _of(search: SearchRecord) -> str:
+    """What is judged, where it is not the accuracy."""
+    return "" if search.judged_metric == ACCURACY else f" ({search.judged_metric})"
 
 
 def _settings(trial: Trial) -> str:
@@ -96,4 +102,4 @@ def _settings(trial: Trial) -> str:
 
 
 def _ranked(search: SearchRecord) -> list[Trial]:
-    return sorted(search.trials, key=lambda trial: -trial.mean_top1)
+    return sorted(search.trials, key=lambda trial: -trial.mean)

@@ -20,15 +20,16 @@ from softmax_gradient_tampering.files.untrusted import (
 )
 
 FILE_NAME = "search.json"
-FORMAT = 1
+FORMAT = 2
 _TRIAL: Form = {
     "number": COUNT,
-    **dict.fromkeys(("alpha", "lr", "mean_top1"), Kind("a finite number", lambda v: is_finite(v))),
+    **dict.fromkeys(("alpha", "lr", "mean"), Kind("a finite number", lambda v: is_finite(v))),
 }
 _SEARCH: Form = {
     "format": Kind(f"{FORMAT}", lambda value: value == FORMAT),
     "seeds": list_of(COUNT),
     "holdout": NUMBER,
+    "judged_metric": TEXT,
     "metric": TEXT,
     "trials": list_of(Kind("a mapping", lambda value: isinstance(value, Mapping))),
 }
@@ -42,13 +43,13 @@ class Trial:
         number: in the order in which they were proposed; 0 is ordinary training, where the
             ranges hold it.
         alpha, lr: that were tried.
-        mean_top1: accuracy (%) on the hold-out, the mean over the seeds.
+        mean: of the metric (%) on the hold-out, over the seeds.
     """
 
     number: int
     alpha: float
     lr: float
-    mean_top1: float
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,22 @@ class SearchRecord:
         path: of its folder.
         num_seeds: of every trial.
         holdout: share of the training set that the trials were judged on.
-        metric: what `mean_top1` is the mean of, in words.
+        judged_metric: the metric by its name.
+        metric: what `mean` is the mean of, in words.
         trials: in the order in which they were proposed.
     """
 
     path: Path
     num_seeds: int
     holdout: float
+    judged_metric: str
     metric: str
     trials: tuple[Trial, ...]
 
     @property
     def best(self) -> Trial | None:
         """The trial with the largest mean; None without any."""
-        return max(self.trials, key=lambda trial: trial.mean_top1, default=None)
+        return max(self.trials, key=lambda trial: trial.mean, default=None)
 
 
 def is_finite(value: Any) -> bool:
@@ -103,13 +106,14 @@ def read_search(path: Path) -> SearchRecord:
     if fault is not None:
         raise UserError(f"{file}: not a search ({fault}); it was edited, or is another program's")
     trials = (
-        Trial(each["number"], *(float(each[name]) for name in ("alpha", "lr", "mean_top1")))
+        Trial(each["number"], *(float(each[name]) for name in ("alpha", "lr", "mean")))
         for each in loaded["trials"]
     )
     return SearchRecord(
         path,
         len(loaded["seeds"]),
         float(loaded["holdout"]),
+        loaded["judged_metric"],
         loaded["metric"],
         tuple(sorted(trials, key=lambda trial: trial.number)),
     )
