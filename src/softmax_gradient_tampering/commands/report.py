@@ -36,6 +36,15 @@ def main(argv: Sequence[str]) -> None:
         help="count differences of accuracy within this many points as none [that of the study, "
         f"else {DEFAULT_MARGIN:g}]",
     )
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        default=(),
+        choices=("tensorboard", "wandb"),
+        metavar="NAME",
+        help="send the sentence, the tables and the curves to tensorboard, the first two and the "
+        "page to wandb, or to both [none]",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--text",
@@ -50,17 +59,20 @@ def main(argv: Sequence[str]) -> None:
         _print(args)
         return
 
+    from softmax_gradient_tampering.studies.report.numbers.trackers import tensorboard_folder
     from softmax_gradient_tampering.studies.report.report import write_report
     from softmax_gradient_tampering.terminal.progress import open_bar
 
     bar = open_bar(sys.stderr, is_transient=True)
     try:
         show = None if bar is None else bar.show
-        report = write_report(args.path, args.output, args.margin, show)
+        report = write_report(args.path, args.output, args.margin, show, args.log)
     finally:
         if bar is not None:
             bar.stop()
     print(f"Report: {report}")
+    if "tensorboard" in args.log:
+        print(f"TensorBoard: tensorboard --logdir {tensorboard_folder(report)}")
 
 
 def _print(args: Namespace) -> None:
@@ -68,6 +80,8 @@ def _print(args: Namespace) -> None:
     flag = "--json" if args.json else "--text"
     if args.output is not None:
         raise UserError(f"{flag} writes no file; leave --output out")
+    if args.log:
+        raise UserError(f"{flag} sends nothing; leave --log out")
 
     from softmax_gradient_tampering.studies.report.printed import report_json, report_text
 

@@ -1,12 +1,19 @@
 """A study, a run folder or a summary.csv as one HTML file, and its numbers as CSV and JSON."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import write_text
 from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
-from softmax_gradient_tampering.studies.report.files import write_tables
+from softmax_gradient_tampering.studies.report.numbers.curves import arm_curves
+from softmax_gradient_tampering.studies.report.numbers.files import write_tables
+from softmax_gradient_tampering.studies.report.numbers.rows import tables_of
+from softmax_gradient_tampering.studies.report.numbers.trackers import (
+    Tracked,
+    check_trackers,
+    send_report,
+)
 from softmax_gradient_tampering.studies.report.page import NUM_FIGURES, build_page
 from softmax_gradient_tampering.studies.report.printed import check_margin, is_search
 from softmax_gradient_tampering.studies.report.search import write_search_report
@@ -22,6 +29,7 @@ def write_report(
     output: Path | None = None,
     margin: float | None = None,
     progress: Progress | None = None,
+    log: Sequence[str] = (),
 ) -> Path:
     """Write the report of a study, a search, a run folder or a summary.csv.
 
@@ -35,20 +43,26 @@ def write_report(
         margin: points of accuracy, above 0; smaller differences count as none. That of the
             study, or 0.5, when not given.
         progress: called with what is being done, steps done and steps in all.
+        log: of trackers.TRACKERS, what the sentence, the tables, and the curves or the page are
+            sent to as well.
 
     Returns:
         The path of the HTML file.
 
     Raises:
-        UserError: the path is none of these, cannot be read, or nothing can be written.
+        UserError: the path is none of these, cannot be read, or nothing can be written; or what it
+            is sent to is not installed.
     """
     check_margin(margin)
+    check_trackers(log)
     output = output or (path.parent if path.is_file() else path) / "report.html"
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {output}: must end in .html")
     report = progress or _say_nothing
     if is_search(path):
-        return write_search_report(read_search(path), output)
+        search = read_search(path)
+        send_report(write_search_report(search, output), log)
+        return output
     study = collect(path, lambda done, total: report("reading", done, total))
     report("comparing", 0, 1)
     results = compare_arms(study, margin)
@@ -63,8 +77,10 @@ def write_report(
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be made ({error})") from error
-    files = write_tables(output.with_suffix(""), results, verdict_sentence(results))
+    verdict, tables, curves = verdict_sentence(results), tables_of(results), arm_curves(results)
+    files = write_tables(output.with_suffix(""), results, verdict, tables, curves)
     write_text(output, build_page(results, files, after_figure))
+    send_report(Tracked(study.name, verdict, tables, curves, output), log)
     return output
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from softmax_gradient_tampering.files.whole import write_text
 from softmax_gradient_tampering.studies.plan.plan import ACCURACY
+from softmax_gradient_tampering.studies.report.numbers.trackers import Tracked
 from softmax_gradient_tampering.studies.report.rendering import render
 from softmax_gradient_tampering.studies.report.tables.table import Column, Row, Table, numeric
 from softmax_gradient_tampering.studies.report.text import align
@@ -53,8 +54,11 @@ def search_json(search: SearchRecord) -> dict[str, Any]:
     }
 
 
-def write_search_report(search: SearchRecord, output: Path) -> Path:
+def write_search_report(search: SearchRecord, output: Path) -> Tracked:
     """Write the page of a search, and its trials as CSV beside it.
+
+    Returns:
+        What a tracker may show of it.
 
     Raises:
         UserError: one of them cannot be written.
@@ -66,7 +70,8 @@ def write_search_report(search: SearchRecord, output: Path) -> Path:
     writer.writerows(tuple(vars(trial).values()) for trial in search.trials)
     write_text(trials, buffer.getvalue())
     write_text(output, _page(search, trials.name))
-    return output
+    tables = {"trials": [vars(trial) for trial in search.trials]}
+    return Tracked(search.path.resolve().name, search_sentence(search), tables, (), output)
 
 
 def _page(search: SearchRecord, trials: str) -> str:
