@@ -1,7 +1,7 @@
 """The loss by the fewest steps, of plain calls: of few logits every step of Python counts.
 
-What a call has to be for that, `functional.is_direct` says. On a CPU the compiled code computes it,
-on a GPU the kernel that makes loss and gradient at once.
+What options a call has for that, `functional.is_direct` says. On a CPU the compiled code computes
+it, on a GPU the kernel that makes loss and gradient at once.
 """
 
 from typing import Any
@@ -18,42 +18,49 @@ from softmax_gradient_tampering.loss.torch_internals import is_plain_gradient
 _DEFAULTS = Options(None, -100, "mean", 0.0, torch.float32)
 
 
-def takes(logits: Tensor, target: Tensor, alpha: float) -> bool:
-    """Whether logits and class indices of a call with default options are taken."""
-    if not logits.is_cuda:
-        return native.PlainLogits.takes(logits, target, alpha)
+def direct_cross_entropy(logits: Tensor, target: Tensor, alpha: float) -> Tensor | None:
+    """The loss of logits and class indices with the default options; its gradient is tampered with.
+
+    None where they need more steps.
+    """
+    loss: Tensor | None = None
+    if logits.is_cuda:
+        if _is_for_device(logits, target):
+            loss = OnDevice.apply(logits, target, alpha)
+    elif alpha >= native.SMALLEST_ALPHA:
+        plain = native.PlainLogits.of(logits, target)
+        if plain is not None:
+            loss = OnCpu.apply(logits, target, alpha, plain)
+    return loss
+
+
+def _is_for_device(logits: Tensor, target: Tensor) -> bool:
     if not (logits.requires_grad and torch.is_grad_enabled()):
         return False
     plain = select_plain(logits)
     return plain is not None and bool(plain.takes(logits, target))
 
 
-def direct_cross_entropy(logits: Tensor, target: Tensor, alpha: float) -> Tensor:
-    """The loss of logits that are taken; its gradient is tampered with."""
-    function = OnDevice if logits.is_cuda else OnCpu
-    loss: Tensor = function.apply(logits, target, alpha)
-    return loss
-
-
 class OnCpu(torch.autograd.Function):
     """By `native.PlainLogits`."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: float) -> Tensor:
-        plain = native.PlainLogits(logits, target)
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, alpha: float, plain: native.PlainLogits
+    ) -> Tensor:
         ctx.plain, ctx.alpha = plain, alpha
         ctx.save_for_backward(logits, target)
         return plain.forward(logits, target)
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None]:
         logits, target = ctx.saved_tensors
         plain, alpha = ctx.plain, ctx.alpha
         # Whoever saves tensors for autograd (a hook of torch's) may give others back.
         if is_plain_gradient(grad_loss) and plain.holds(logits, target):
-            return plain.backward(grad_loss, logits, alpha), None, None
+            return plain.backward(grad_loss, logits, alpha), None, None, None
         grad = gradient(grad_loss, logits, plain.stats, target, alpha, _DEFAULTS)
-        return grad, None, None
+        return grad, None, None, None
 
 
 class OnDevice(torch.autograd.Function):

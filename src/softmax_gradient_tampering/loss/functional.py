@@ -87,7 +87,9 @@ def tampered_cross_entropy(
         if in_graph.takes(input, target, alpha, given):
             return in_graph.cross_entropy_in_graph(input, target, alpha)
     elif type(alpha) is float and is_direct(input, target, alpha, given):
-        return direct.direct_cross_entropy(input, target, alpha)
+        loss = direct.direct_cross_entropy(input, target, alpha)
+        if loss is not None:
+            return loss
     kwargs: dict[str, Any] = {
         "weight": weight,
         "ignore_index": ignore_index,
@@ -139,7 +141,6 @@ def is_direct(input: Tensor, target: Tensor, alpha: float, options: tuple[Any, .
         and reduction == "mean"
         and kernel == "auto"
         and is_unobserved()
-        and direct.takes(input, target, alpha)
     )
 
 

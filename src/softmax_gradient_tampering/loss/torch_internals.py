@@ -14,6 +14,13 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 _ABOVE_AUTOGRAD = torch._C.DispatchKey.PreDispatch
 _has_key = torch._C._dispatch_tls_is_dispatch_key_included
+# Under names of their own, since the way to a name takes longer than the questions themselves.
+_num_function_modes = torch._C._len_torch_function_stack
+_num_dispatch_modes = torch._C._len_torch_dispatch_stack
+_is_transformed = torch._C._are_functorch_transforms_active
+_is_batch = torch._C._functorch.is_legacy_batchedtensor
+_jit_trace = torch._C._get_tracing_state
+_forward_mode = torch.autograd.forward_ad
 
 
 def is_transformed() -> bool:
@@ -96,18 +103,18 @@ def is_transformed_or_dual() -> bool:
 
 
 def is_unobserved() -> bool:
-    """Whether nothing stands between a call and its kernel but autograd's own recording.
+    """Whether an eager call reaches its kernel through nothing but autograd's own recording.
 
-    That is: no compiler, mode, transform, trace or forward-mode AD, and no autocast on a CPU.
+    That is: no mode, transform, trace or forward-mode AD. Asked before every plain loss, and so in
+    one step, as `is_plain_gradient` is.
     """
     return not (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_function_stack() > 0
-        or has_dispatch_mode()
-        or is_transformed()
-        or is_forward_mode()
-        or torch._C._get_tracing_state() is not None
-        or torch.is_autocast_enabled("cpu")
+        _num_function_modes() > 0
+        or _num_dispatch_modes() > 0
+        or _has_key(_ABOVE_AUTOGRAD)
+        or _is_transformed()
+        or _forward_mode._current_level >= 0
+        or _jit_trace() is not None
     )
 
 
@@ -117,9 +124,10 @@ def is_plain_gradient(grad: Tensor) -> bool:
         type(grad) is Tensor
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        and not has_dispatch_mode()
-        and not is_transformed()
-        and not is_batch_of_gradients(grad)
+        and _num_dispatch_modes() == 0
+        and not _has_key(_ABOVE_AUTOGRAD)
+        and not _is_transformed()
+        and not _is_batch(grad)
     )
 
 

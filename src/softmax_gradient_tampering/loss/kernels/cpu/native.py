@@ -7,13 +7,13 @@ without the library, has `blocks`, whose stats are the same.
 """
 
 import ctypes
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
-from softmax_gradient_tampering.loss.kernels.cpu.native_library import Problem, native_library
+from softmax_gradient_tampering.loss.kernels.cpu.native_library import PROBLEM, native_library
 from softmax_gradient_tampering.loss.kernels.options import Options, is_index
 from softmax_gradient_tampering.loss.torch_internals import is_all_zero, is_transformed
 
@@ -46,7 +46,10 @@ def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[
     losses = None
     if options.reduction == "none":
         losses = loss.new_empty(z.shape[:1] + z.shape[2:])
-    _forward(problem, target, losses, loss, divisor.data_ptr())
+    each = None if losses is None else losses.data_ptr()
+    wrong = _loaded().sgt_forward(problem, each, loss.data_ptr(), divisor.data_ptr())
+    if wrong >= 0:
+        raise _out_of_bounds(target, wrong)
     return (loss if losses is None else losses).to(options.loss_dtype), divisor
 
 
@@ -56,7 +59,10 @@ def backward(
     """See `reference.backward`; not differentiable."""
     assert type(alpha) is float  # `takes` was asked
     problem, _held = _problem(z, target, options)
-    return _backward(problem, grad_loss, z, alpha, stats.data_ptr())
+    scale, grad = _as_floats(grad_loss), torch.empty_like(z, memory_format=torch.contiguous_format)
+    of_loss = scale.data_ptr(), scale.dim() > 0, stats.data_ptr()
+    _loaded().sgt_backward(problem, *of_loss, alpha, grad.data_ptr())
+    return grad
 
 
 def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
@@ -70,42 +76,46 @@ class PlainLogits:
     The same in the fewest steps: for few logits every step of Python counts.
     """
 
-    def __init__(self, z: Tensor, target: Tensor) -> None:
-        num_images, num_classes = z.shape[:2]
-        num_positions = target.numel() // num_images
-        self._shape = z.shape
-        self._problem = Problem(
-            *(z.data_ptr(), target.data_ptr(), None, None),
-            *(num_images, num_classes, num_positions, num_classes * num_positions, num_positions),
-            *(-100, 0.0, _DTYPES[torch.float32], True, torch.get_num_threads()),
+    __slots__ = ("_addresses", "_divisor", "_library", "_problem", "_shape")
+
+    def __init__(self, library: ctypes.CDLL, shape: torch.Size, addresses: tuple[int, int]) -> None:
+        self._library, self._shape, self._addresses = library, shape, addresses
+        num_images, num_classes, *others = shape
+        num_positions = math.prod(others)
+        self._problem = PROBLEM.pack(
+            *(*addresses, 0, 0, num_images, num_classes, num_positions),
+            *(num_classes * num_positions, num_positions, -100, 0.0),
+            *(_DTYPES[torch.float32], True, torch.get_num_threads()),
         )
         self._divisor = ctypes.c_float()
 
-    @staticmethod
-    def takes(z: Tensor, target: Tensor, alpha: float) -> bool:
-        """Whether these arguments can be computed here, and need nothing done to them before."""
-        return (
+    @classmethod
+    def of(cls, z: Tensor, target: Tensor) -> "PlainLogits | None":
+        """Where these tensors can be computed here, and need nothing done to them before."""
+        if not (
             z.dtype is torch.float32
             and target.dtype is torch.int64
             and z.dim() >= 2
-            and target.shape == z.shape[:1] + z.shape[2:]
             and z.is_cpu
             and target.is_cpu
             and z.layout is torch.strided
             and target.layout is torch.strided
             and z.is_contiguous()
             and target.is_contiguous()
-            and z.numel() > 0
-            and alpha >= SMALLEST_ALPHA
-            and not (z.is_neg() or is_all_zero(z) or is_all_zero(target))
-            and native_library() is not None
-        )
+            and not z.is_neg()
+        ):
+            return None
+        shape, addresses = z.shape, (z.data_ptr(), target.data_ptr())
+        # An address of 0 is that of no numbers, or of torch's promise that all of them are 0.
+        if target.shape != shape[:1] + shape[2:] or 0 in addresses:
+            return None
+        library = native_library()
+        return None if library is None else cls(library, shape, addresses)
 
     def holds(self, z: Tensor, target: Tensor) -> bool:
         """Whether these tensors are those that it was made of."""
         return (
-            z.data_ptr() == self._problem.z
-            and target.data_ptr() == self._problem.labels
+            (z.data_ptr(), target.data_ptr()) == self._addresses
             and z.shape == self._shape
             and z.is_contiguous()
         )
@@ -118,37 +128,39 @@ class PlainLogits:
     def forward(self, z: Tensor, target: Tensor) -> Tensor:
         """The loss."""
         loss = z.new_empty(())
-        _forward(self._problem, target, None, loss, ctypes.byref(self._divisor))
+        divisor = ctypes.byref(self._divisor)
+        wrong = self._library.sgt_forward(self._problem, None, loss.data_ptr(), divisor)
+        if wrong >= 0:
+            raise _out_of_bounds(target, wrong)
         return loss
 
     def backward(self, grad_loss: Tensor, z: Tensor, alpha: float) -> Tensor:
         """The gradient, after `forward`."""
-        return _backward(self._problem, grad_loss, z, alpha, ctypes.byref(self._divisor))
+        scale = _as_floats(grad_loss)
+        grad = torch.empty_like(z)
+        divisor = ctypes.byref(self._divisor)
+        self._library.sgt_backward(
+            self._problem, scale.data_ptr(), False, divisor, alpha, grad.data_ptr()
+        )
+        return grad
 
 
-def _forward(
-    problem: Problem, target: Tensor, losses: Tensor | None, loss: Tensor, divisor: Any
-) -> None:
-    """Write all losses (if wanted), their sum or mean, and at `divisor` what that divides by.
-
-    Raises:
-        IndexError: a label is not a class.
-    """
-    each = None if losses is None else losses.data_ptr()
-    wrong = _loaded().sgt_forward(problem, each, loss.data_ptr(), divisor)
-    if wrong >= 0:
-        raise IndexError(f"Target {int(target.flatten()[wrong])} is out of bounds.")
+def _out_of_bounds(target: Tensor, position: int) -> IndexError:
+    return IndexError(f"Target {int(target.flatten()[position])} is out of bounds.")
 
 
-def _backward(problem: Problem, grad_loss: Tensor, z: Tensor, alpha: float, divisor: Any) -> Tensor:
-    scale = grad_loss
-    if scale.dim() > 0 or scale.dtype is not torch.float32 or scale.is_neg() or is_all_zero(scale):
-        # The clone also makes real what torch keeps as a promise: expanded, negated or all zero.
-        scale = grad_loss.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    grad = torch.empty_like(z, memory_format=torch.contiguous_format)
-    is_each = scale.dim() > 0
-    _loaded().sgt_backward(problem, scale.data_ptr(), is_each, divisor, alpha, grad.data_ptr())
-    return grad
+def _as_floats(grad_loss: Tensor) -> Tensor:
+    """The incoming gradient as float32 in memory, one number or adjacent ones."""
+    is_ready = (
+        grad_loss.dtype is torch.float32
+        and grad_loss.dim() == 0
+        and grad_loss.data_ptr() != 0
+        and not grad_loss.is_neg()
+    )
+    if is_ready:
+        return grad_loss
+    # The clone makes real what torch keeps as a promise: expanded, negated or all zero.
+    return grad_loss.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
 
 
 def _loaded() -> ctypes.CDLL:
@@ -159,7 +171,7 @@ def _loaded() -> ctypes.CDLL:
 
 def _problem(
     z: Tensor, target: Tensor, options: Options
-) -> tuple[Problem, tuple[Tensor | None, ...]]:
+) -> tuple[bytes, tuple[Tensor | None, ...]]:
     """The arguments as `native.cpp` takes them, and the tensors that must live as long."""
     z = z.resolve_neg()
     if z.dim() > 3:
@@ -172,11 +184,11 @@ def _problem(
         weight = weight.to(torch.float32).resolve_neg().contiguous()
     has_labels = is_index(target)
     num_positions = z.shape[2] if z.dim() == 3 else 1
-    problem = Problem(
+    problem = PROBLEM.pack(
         z.data_ptr(),
-        target.data_ptr() if has_labels else None,
-        None if has_labels else target.data_ptr(),
-        None if weight is None else weight.data_ptr(),
+        target.data_ptr() if has_labels else 0,
+        0 if has_labels else target.data_ptr(),
+        0 if weight is None else weight.data_ptr(),
         z.shape[0],
         z.shape[1],
         num_positions,

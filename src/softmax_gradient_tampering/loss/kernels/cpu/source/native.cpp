@@ -23,16 +23,28 @@ constexpr int64_t kManyClasses = 48;     // so many, and a row fills vectors of 
 constexpr int64_t kSerial = 1 << 15;     // logits up to which a second thread costs more
 constexpr int64_t kHugePages = 1 << 21;  // bytes of a gradient from which page faults count
 
+// `f(i, scratch)` of every block; of few logits without OpenMP, which takes as long as they do.
+template <typename Blocks, typename F>
+void for_blocks(const Blocks& blocks, const Problem& problem, F f) {
+  if (problem.num_threads == 1 || num_logits(problem) <= kSerial) {
+    typename Blocks::Scratch scratch(blocks);
+    for (int64_t i = 0; i < blocks.count(); ++i) f(i, scratch);
+    return;
+  }
+#pragma omp parallel num_threads(problem.num_threads)
+  {
+    typename Blocks::Scratch scratch(blocks);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < blocks.count(); ++i) f(i, scratch);
+  }
+}
 
 template <typename Blocks>
 Sums all_losses(const Blocks& blocks, const Problem& problem, float* losses) {
   std::vector<Sums> sums(blocks.count());
-#pragma omp parallel num_threads(problem.num_threads) if (num_logits(problem) > kSerial)
-  {
-    typename Blocks::Scratch scratch(blocks);
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < blocks.count(); ++i) sums[i] = blocks.forward(i, scratch, losses);
-  }
+  for_blocks(blocks, problem, [&](int64_t i, auto& scratch) {
+    sums[i] = blocks.forward(i, scratch, losses);
+  });
   Sums total;
   for (const Sums& each : sums) {
     total.loss += each.loss;
@@ -55,12 +67,9 @@ void all_gradients(const Blocks& blocks, const Problem& problem, const Incoming&
     madvise(reinterpret_cast<void*>(begin), (end - begin + page - 1) / page * page, MADV_HUGEPAGE);
   }
 #endif
-#pragma omp parallel num_threads(problem.num_threads) if (num_logits(problem) > kSerial)
-  {
-    typename Blocks::Scratch scratch(blocks);
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < blocks.count(); ++i) blocks.backward(i, scratch, incoming, gradient);
-  }
+  for_blocks(blocks, problem, [&](int64_t i, auto& scratch) {
+    blocks.backward(i, scratch, incoming, gradient);
+  });
 }
 
 bool has_many_classes(const Problem& problem) {

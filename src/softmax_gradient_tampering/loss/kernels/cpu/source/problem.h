@@ -8,7 +8,7 @@
 
 extern "C" {
 
-// As Problem of native_library.py. A position is what one loss is of: a pixel of an image, or a
+// As PROBLEM of native_library.py. A position is what one loss is of: a pixel of an image, or a
 // row of logits, which is an image of one position.
 struct Problem {
   const void* z;          // (N, C, P), the positions of a class adjacent, or a row's classes
