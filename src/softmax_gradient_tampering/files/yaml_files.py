@@ -83,14 +83,26 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _check_once(text: str, path: Path) -> None:
-    """Refuse a setting that appears twice: YAML would silently use the last one."""
+    """Refuse a name that appears twice in one mapping: YAML would silently use the last one.
+
+    1 and yes are one name too: Python takes 1 and True for the same.
+    """
     import yaml
 
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    names = [name.value for name, _ in root.value] if isinstance(root, yaml.MappingNode) else []
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"--config {path}: {twice} appears twice; leave one out")
+    construct = yaml.constructor.SafeConstructor().construct_object
+    nodes = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        nodes += [value for _, value in node.value]
+        scalars = [name for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+        names = [construct(name) for name in scalars if not name.tag.endswith(":merge")]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"--config {path}: {twice} appears twice; leave one out")
 
 
 def _check_plain(text: str, path: Path) -> None:

@@ -153,6 +153,8 @@ MISTAKES = {
     "--controls tuned --grid seed=1": "--grid seed: not in a grid; --seeds sets it",
     "--controls tuned --grid opt=adam --holdout 1": "--holdout 1: must be above 0 and below 1",
     "--controls tuned --grid scale=1": "--scale",
+    "--controls tuned --grid lr=1 lr=2": "--grid: lr appears twice; leave one out",
+    "--controls tuned --grid weight-decay=0 weight_decay=1": "--grid: weight_decay appears twice",
     "--alpha-schedules linear:1": "--alpha-schedules linear:1: expected WAY:START:END",
     "--alpha-schedules up:1:0.5": "expected WAY:START:END",
     "--alpha-schedules linear:1:-1": "must be a finite number above 0",
@@ -174,6 +176,11 @@ MISTAKES = {
     "--config wrong.yaml": r"wrong\.yaml: unknown key 'alfas'; did you mean alphas\?",
     "--config flag.yaml": r"flag\.yaml: train: .*--lrr; did you mean --lr\?",
     "--config twice.yaml": r"twice\.yaml: alphas appears twice",
+    "--config arms.yaml": r"arms\.yaml: wide appears twice; leave one out",
+    "--config same.yaml": r"same\.yaml: 1 appears twice",
+    "--config grid.yaml": r"--grid: weight_decay appears twice",
+    "--config hyphen.yaml": r"hyphen\.yaml: max_seeds appears twice",
+    "--config train.yaml": r"train\.yaml: train: batch_size appears twice",
     "--config day.yaml": r"--config day\.yaml: not valid YAML",
     "--config deep.yaml": r"--config deep\.yaml: aliases .* and deep nesting are not allowed",
     "-- --modify-softmax 0.5": "--modify-softmax after --: not in a study; --alphas sets it",
@@ -191,6 +198,11 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     Path("wrong.yaml").write_text("name: a\nalfas: [1]\n")
     Path("flag.yaml").write_text("train:\n  lrr: 1\n")
     Path("twice.yaml").write_text("alphas: [1]\nseeds: 2\nalphas: [1, 0.5]\n")
+    Path("arms.yaml").write_text("arms:\n  wide: {lr: 1}\n  wide: {lr: 2}\n")
+    Path("same.yaml").write_text("arms:\n  1: {lr: 1}\n  yes: {lr: 2}\n")
+    Path("grid.yaml").write_text("grid: {weight-decay: 0, weight_decay: 1}\ncontrols: tuned\n")
+    Path("hyphen.yaml").write_text("max-seeds: 5\nmax_seeds: 6\nuntil_settled: true\n")
+    Path("train.yaml").write_text("train: {batch-size: 5, batch_size: 6}\n")
     Path("day.yaml").write_text("alphas: 2001-99-99\n")
     Path("deep.yaml").write_text("a: &a [x, x]\nalphas: [*a, *a]\n")
     before = sorted(Path().iterdir())

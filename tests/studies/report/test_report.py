@@ -371,7 +371,8 @@ def test_the_json_holds_no_number_that_json_lacks(report: Path) -> None:
     [
         (["nowhere"], "nowhere: no such file or folder; give a study, a run or a summary.csv"),
         (["."], ".: neither a study (plan.json) nor a run folder (summary.csv)"),
-        ([".", "--margin", "0"], "--margin 0: must be above 0, in points of accuracy"),
+        ([".", "--margin", "0"], "--margin 0: must be above 0 and finite, in points of accuracy"),
+        ([".", "--margin", "inf"], "--margin inf: must be above 0 and finite"),
         ([".", "--margin", "x"], "'x' is not a number of points"),
         ([".", "--output", "x.txt"], "--output x.txt: must end in .html"),
         ([".", "--margn", "1"], "unrecognized argument --margn; did you mean --margin?"),

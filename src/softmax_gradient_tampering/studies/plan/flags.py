@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Sequence
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.plan.machine import add_machine_flags
@@ -12,6 +13,7 @@ from softmax_gradient_tampering.studies.plan.plan import (
     is_metric,
 )
 from softmax_gradient_tampering.terminal.parser import ArgumentParser, nearest
+from softmax_gradient_tampering.training.config.arguments import check_once
 
 _MAX_SEEDS = 100_000
 
@@ -41,6 +43,16 @@ def grid_line(text: str) -> tuple[str, list[str]]:
     return name, [value for value in values.split(",") if value]
 
 
+def grid_of(lines: Sequence[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """The texts of a grid's values, by flag.
+
+    Raises:
+        UserError: a flag is given twice.
+    """
+    check_once((flag for flag, _ in lines), "--grid")
+    return dict(lines)
+
+
 def arm_line(text: str) -> tuple[str, dict[str, str]]:
     """The name of an arm, and its flags with their texts.
 
@@ -60,8 +72,7 @@ def arm_line(text: str) -> tuple[str, dict[str, str]]:
         flag, equals, value = word.partition("=")
         if not (flag and equals):
             raise UserError(f"{where}: expected FLAG=VALUE, got {word:.40}; a switch is FLAG=true")
-        if flag in flags:
-            raise UserError(f"{where}: {flag} stands there twice")
+        check_once((*flags, flag), where)
         flags[flag] = value
     return name.strip(), flags
 

@@ -10,7 +10,7 @@ from typing import Any
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.recipes.catalogue import recipe_path
 from softmax_gradient_tampering.studies.plan.design import StudyOptions, make_plan
-from softmax_gradient_tampering.studies.plan.flags import run_parser
+from softmax_gradient_tampering.studies.plan.flags import grid_of, run_parser
 from softmax_gradient_tampering.studies.plan.machine import Machine, machine_of
 from softmax_gradient_tampering.studies.plan.plan import ACCURACY, DEFAULT_MARGIN, Plan, Settling
 from softmax_gradient_tampering.studies.plan.settings import shared_settings
@@ -66,7 +66,7 @@ def parse_run(argv: Sequence[str], action: str = "run") -> RunRequest:
         seeds=given.get("seeds", tuple(range(num_seeds))),
         tuning_seeds=given.get("tuning_seeds"),
         controls=given.get("controls", ()),
-        grid=dict(given.get("grid", ())) or None,
+        grid=grid_of(given.get("grid", ())) or None,
         alpha_schedules=given.get("alpha_schedules", ()),
         holdout=given.get("holdout", 0.2),
         processes_per_run=given.get("processes_per_run", 1),

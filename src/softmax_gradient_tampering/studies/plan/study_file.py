@@ -9,6 +9,7 @@ from typing import Any
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.yaml_files import read_settings
 from softmax_gradient_tampering.terminal.parser import nearest
+from softmax_gradient_tampering.training.config.arguments import check_once
 
 # Besides the flags: the training flags, as a mapping.
 TRAIN_KEY = "train"
@@ -26,6 +27,7 @@ def read_study_file(
     training = loaded.pop(TRAIN_KEY, None) or {}
     known = {action.dest: action for action in parser._actions} | {TRAIN_KEY: None}
     words = []
+    check_once(loaded, str(path))
     for key, value in loaded.items():
         name = str(key).replace("-", "_")
         if name not in known or name in ("config", "help"):
@@ -84,6 +86,7 @@ def _training_words(training: Any, path: Path) -> list[str]:
     """The training flags of a study.yaml as words of a command line."""
     if not isinstance(training, Mapping):
         raise UserError(f"{path}: {TRAIN_KEY}: expected `flag: value` lines, got {training!r:.60}")
+    check_once(training, f"{path}: {TRAIN_KEY}")
     words = []
     for key, value in training.items():
         flag = str(key).replace("_", "-")

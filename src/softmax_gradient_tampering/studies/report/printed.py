@@ -1,5 +1,6 @@
 """A report in the terminal, of whatever a report can be of; nothing is drawn."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def check_margin(margin: float | None) -> None:
     """Refuse a margin that is none.
 
     Raises:
-        UserError: it is not above 0.
+        UserError: it is not above 0, or not finite.
     """
-    if margin is not None and not margin > 0:
-        raise UserError(f"--margin {margin:g}: must be above 0, in points of accuracy")
+    if margin is not None and not 0 < margin < math.inf:
+        raise UserError(f"--margin {margin:g}: must be above 0 and finite, in points of accuracy")

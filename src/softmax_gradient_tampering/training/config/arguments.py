@@ -3,7 +3,7 @@
 import argparse
 import shutil
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -88,7 +88,19 @@ def load_config(path: Path) -> Config:
     """
     loaded = read_settings(path)
     loaded.pop(PUBLISHED_KEY, None)  # a recipe's published figures
+    check_once(loaded, str(path))
     return from_mapping(loaded, str(path))
+
+
+def check_once(names: Iterable[Any], where: str) -> None:
+    """Refuse a flag that is named twice, as batch_size and as batch-size.
+
+    Raises:
+        UserError: one is.
+    """
+    flags = [str(name).replace("-", "_") for name in names]
+    if twice := next((name for name in flags if flags.count(name) > 1), None):
+        raise UserError(f"{where}: {twice} appears twice; leave one out")
 
 
 def from_mapping(mapping: Mapping[Any, Any], where: str) -> Config:
