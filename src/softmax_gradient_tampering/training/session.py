@@ -12,7 +12,7 @@ from softmax_gradient_tampering.training.checkpoint.state import RunState, make_
 from softmax_gradient_tampering.training.console import lines as console
 from softmax_gradient_tampering.training.console.batch_log import BatchLog
 from softmax_gradient_tampering.training.console.progress import Progress
-from softmax_gradient_tampering.training.measure.evaluation import Evaluation
+from softmax_gradient_tampering.training.measure.evaluation import BALANCED_ACCURACY, Evaluation
 from softmax_gradient_tampering.training.measure.evaluator import Evaluator
 from softmax_gradient_tampering.training.measure.predictions import predict
 from softmax_gradient_tampering.training.processes.preemption import Interrupted, StopRequest
@@ -70,6 +70,7 @@ class Session:
             config.final_alpha,
             self._after_evaluated,
             setup.data.dataset.class_names,
+            counts_classes=config.eval_metric == BALANCED_ACCURACY,
         )
         self.recorder: Recorder | None = None
         if run_folder.lock is not None:

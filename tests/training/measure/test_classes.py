@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 from torch import nn
 
+from softmax_gradient_tampering.training.checkpoint.content import load_checkpoint
 from softmax_gradient_tampering.training.measure.classes import (
     ClassCounts,
     counts_without_names,
@@ -18,6 +19,7 @@ from softmax_gradient_tampering.training.measure.classes import (
     unique_names,
 )
 from softmax_gradient_tampering.training.measure.evaluation import _Classes, evaluate
+from softmax_gradient_tampering.training.measure.evaluator import Evaluator
 from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.step.precision import Precision
 from tests.training.measure.test_evaluation import ALONE, CPU, LogitsLoader
@@ -147,6 +149,37 @@ def test_a_run_records_its_classes_by_name(
     assert " of 8, frog " in printed
     assert "ship" not in printed
     assert "Warning: 80.00 % of the images are of class cat: always answering it" in printed
+
+
+def test_the_best_epoch_is_chosen_by_the_balanced_accuracy_where_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    folders = write_images(tmp_path / "images", {"cat": 16, "frog": 4}, {"cat": 8, "frog": 2})
+    result = train(
+        *("--data_dir", folders, "--model", "resnet20", "--img-size", 8, "--epochs", 1, "-b", 10),
+        *("--output", tmp_path, "--experiment", "run", "--workers", 0, "--sched", "plateau"),
+        *("--lr", 0.01, "--eval-metric", "balanced-accuracy"),
+    )
+    assert result.folder is not None
+    recorded = json.loads((result.folder / "result.json").read_text())
+    assert recorded["best_metric"] == sum(recorded["classes"]["recall"]) / 2
+    best = load_checkpoint(result.folder / "model_best.pth.tar")
+    assert best["metric"] == recorded["best_metric"]
+
+
+def test_the_balanced_accuracy_of_an_average_is_its_own() -> None:
+    logits, labels = torch.eye(3)[[0, 0, 0, 1, 2]], torch.tensor([0, 0, 0, 1, 1])
+    average = nn.Linear(3, 3, bias=False)
+    average.weight.data = torch.eye(3)[[2, 1, 0]]  # answers 2 for 0, and 0 for 2
+    loader, precision = LogitsLoader(logits, labels, 2), Precision(CPU, None)
+    evaluator = Evaluator(loader, ALONE, precision, 1.0, counts_classes=True)
+    model = evaluator.evaluate_epoch(nn.Identity(), None, False, False)
+    assert model.metric("balanced-accuracy") == 75
+    assert model.model.top1 == 80
+    assert not model.model.measurements
+    both = evaluator.evaluate_epoch(nn.Identity(), average, False, False)
+    assert both.metric("balanced-accuracy") == 25
+    assert both.metric("top1") == 20
 
 
 def test_several_processes_count_as_one_does(

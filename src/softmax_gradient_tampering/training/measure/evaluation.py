@@ -19,6 +19,7 @@ from softmax_gradient_tampering.training.processes.distributed import Processes
 from softmax_gradient_tampering.training.step.precision import Precision
 
 _ENOUGH = 2**17  # logits that are counted at once: few calls for small nets, little memory
+BALANCED_ACCURACY = "balanced-accuracy"  # of --eval-metric, as studies call it
 AfterBatch = Callable[[int, int], None]  # the number of a batch, from 0, and how many there are
 
 
@@ -50,6 +51,10 @@ class Evaluation:
     classes: ClassCounts | None = None
 
     def metric(self, name: str) -> float:
+        """What --eval-metric names; the classes are counted where it is about them."""
+        if name == BALANCED_ACCURACY:
+            assert self.classes is not None
+            return self.classes.balanced_accuracy
         return float({"top1": self.top1, "top5": self.top5, "loss": self.loss}[name])
 
 
@@ -59,7 +64,7 @@ def evaluate(
     loader: Loader,
     processes: Processes,
     precision: Precision,
-    scales: Iterable[tuple[str, float]] = (),
+    scales: Iterable[tuple[str, float]] | None = None,
     after_batch: AfterBatch = do_nothing,
 ) -> Evaluation:
     """Evaluate every sample of a loader's data set once, over all processes.
@@ -71,12 +76,12 @@ def evaluate(
         loader: an evaluation loader.
         processes: the run's processes.
         precision: of the forward pass; the loss and the statistics are float32.
-        scales: (name, factor of the logits) to measure the calibration at; where there is one,
-            the classes are counted too.
+        scales: (name, factor of the logits) to measure the calibration at; the classes are
+            counted too, also where there is none. Without scales neither is done.
         after_batch: called equally often by all processes; it may raise, to end the evaluation.
     """
     totals, classes = _Totals(processes.device), _Classes(processes.device)
-    calibrations = {name: Calibration(scale, processes.device) for name, scale in scales}
+    calibrations = {name: Calibration(scale, processes.device) for name, scale in scales or ()}
     held: list[tuple[Tensor, Tensor]] = []
     # Shares differ by one sample, so that the last process may have a batch less.
     num_common = -processes.most([-len(loader)])[0]
@@ -92,7 +97,7 @@ def evaluate(
                 totals.add(logits, labels)
                 for calibration in calibrations.values():
                     calibration.add(logits, labels)
-                if calibrations:
+                if scales is not None:
                     classes.add(logits, labels)
             if number < num_common:
                 after_batch(number, num_common)
@@ -101,7 +106,7 @@ def evaluate(
 
     measurements = {name: c.result(processes) for name, c in calibrations.items()}
     evaluation = totals.evaluation(processes, loader.num_samples, measurements)
-    return replace(evaluation, classes=classes.counts(processes)) if calibrations else evaluation
+    return evaluation if scales is None else replace(evaluation, classes=classes.counts(processes))
 
 
 def predict(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:

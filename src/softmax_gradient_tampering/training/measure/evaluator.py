@@ -70,6 +70,8 @@ class Evaluator:
         alpha: of the prediction softmax(alpha z), whose calibration is measured.
         after_batch: called equally often by all processes; it may raise, to end an evaluation.
         class_names: of the data set, in the order of the labels, as far as they are known.
+        counts_classes: whether the classes are counted by every evaluation, not by measured ones
+            alone.
     """
 
     loader: Loader
@@ -78,12 +80,14 @@ class Evaluator:
     alpha: float
     after_batch: AfterBatch = do_nothing
     class_names: tuple[str, ...] = ()
+    counts_classes: bool = False
 
     def evaluate(self, model: nn.Module, is_measured: bool = False) -> Evaluation:
         """Evaluate a model; measured, the calibration of its predictions and its classes too."""
-        scales = {"softmax(z)": 1.0, "softmax(alpha z)": self.alpha} if is_measured else {}
+        scales = [("softmax(z)", 1.0), ("softmax(alpha z)", self.alpha)] if is_measured else []
+        asked = scales if is_measured or self.counts_classes else None
         found = evaluate(
-            model, self.loader, self.processes, self.precision, scales.items(), self.after_batch
+            model, self.loader, self.processes, self.precision, asked, self.after_batch
         )
         if found.classes is None:
             return found

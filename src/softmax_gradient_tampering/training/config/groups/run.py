@@ -20,9 +20,10 @@ class RunFlags:
     )
     eval_metric: str = flag(
         "top1",
-        "what makes a checkpoint the best: top1 or top5 accuracy, or loss",
+        "what makes a checkpoint the best: top1 or top5 accuracy, the balanced-accuracy that is "
+        "the mean recall of the classes, or loss",
         unit="NAME",
-        choices=("top1", "top5", "loss"),
+        choices=("top1", "top5", "balanced-accuracy", "loss"),
     )
     on_nonfinite: str = flag(
         "stop",
