@@ -85,6 +85,51 @@ def test_a_finished_cell_keeps_one_checkpoint_unless_asked() -> None:
     assert states(study) == ["finished"] * 4
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_checkpoints_of_a_program_that_was_killed_after_a_runs_end_are_removed(keeps: bool) -> None:
+    study = study_of(*WORDS, training=(*TRAINING, "--epochs", "3"))
+    Driver(study, InProcess(), StudyProgress(is_silent=True), keeps_checkpoints=True).run()
+    killed, edited, at_work, _ = study.plan.cells
+    for cell in (killed, edited):
+        study.lock_path(cell).write_text("{}")
+        os.utime(study.lock_path(cell), (0, 0))  # nobody has refreshed it
+    (study.cell_path(edited) / "args.yaml").write_text("lr: 7\n")
+    assert claims.claim(study.lock_path(at_work))
+    before = {cell: len(list(study.cell_path(cell).glob("*.pth.tar"))) for cell in study.plan.cells}
+
+    Driver(study, InProcess(), StudyProgress(is_silent=True), keeps).run()
+    after = {cell: len(list(study.cell_path(cell).glob("*.pth.tar"))) for cell in study.plan.cells}
+    assert after == before | ({} if keeps else {killed: 1})
+    assert (study.cell_path(killed) / "last.pth.tar").exists()
+    assert not study.lock_path(killed).exists()
+    assert study.lock_path(at_work).exists()
+
+
+def test_checkpoints_stay_where_a_finished_run_is_trained_on() -> None:
+    study = study_of(*WORDS, training=(*TRAINING, "--epochs", "3"))
+    Driver(study, InProcess(), StudyProgress(is_silent=True), keeps_checkpoints=True).run()
+    first, second = study.plan.cells[:2]
+    (study.cell_path(first) / "result.json").unlink()
+    names = [sorted(study.cell_path(cell).iterdir()) for cell in (first, second)]
+    study.prune_checkpoints(first)
+    program = f"""
+import sys, time
+from pathlib import Path
+from softmax_gradient_tampering.files.lock import FolderLock
+lock = FolderLock(Path({str(study.cell_path(second))!r}))
+print(flush=True)
+sys.stdin.read()
+lock.release()
+"""
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline()
+        study.prune_checkpoints(second)
+        other.communicate()
+    assert [sorted(study.cell_path(cell).iterdir()) for cell in (first, second)] == names
+
+
 def test_files_that_cannot_be_removed_end_no_study(monkeypatch: pytest.MonkeyPatch) -> None:
     def unlink(path: Any, **options: Any) -> None:
         if Path(path).name in ("checkpoint-1.pth.tar", "model_best.pth.tar", "failure.json"):

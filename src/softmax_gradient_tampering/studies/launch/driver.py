@@ -92,7 +92,7 @@ class Driver:
             raise
         finally:
             for cell in self._running.values():
-                claims.release(self.study.lock_path(cell))
+                self._let_go(self.study.read(cell))
 
     def _enter_new_cells(self) -> None:
         """Take up the plan's cells, those of a selection that is due among them."""
@@ -113,9 +113,23 @@ class Driver:
             record = self._look_at(cell)
             if not _is_settled(record):
                 self._pending.append(cell)
+            elif record.state is State.FINISHED:
+                self._finish_what_was_killed(record)
             elif record.state is State.INVALID:
                 self.progress.say(f"{_label(cell)} is not the plan's: {record.reason}")
         self.progress.update(len(self.done), len(self._known))
+
+    def _finish_what_was_killed(self, record: CellRecord) -> None:
+        """Let go of a finished cell whose process was killed before it had done so."""
+        lock = self.study.lock_path(record.cell)
+        if lock.exists() and claims.claim(lock):
+            self._let_go(record)
+
+    def _let_go(self, record: CellRecord) -> None:
+        """Release the claim on a cell; a finished one has the checkpoints alone that it keeps."""
+        if record.state is State.FINISHED and not self.keeps_checkpoints:
+            self.study.prune_checkpoints(record.cell)
+        claims.release(self.study.lock_path(record.cell))
 
     def _tuning_is_over(self) -> bool:
         settled = self.done | self.given_up.keys() | self.invalid.keys()
@@ -192,12 +206,10 @@ class Driver:
         record = self._look_at(cell)
         if record.state is State.FINISHED:
             self.study.forget_failure(cell)
-            if not self.keeps_checkpoints:
-                self.study.prune_checkpoints(cell)
         elif not error and not _is_settled(record):
             error = "it ended without a result.json"
             self.study.record_failure(cell, error)
-        claims.release(self.study.lock_path(cell))
+        self._let_go(record)
         if _is_settled(record):
             self._report(cell, self._outcome(record) + self._means(cell))
         elif self._may_be_tried_again(cell):

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
+from softmax_gradient_tampering.files.lock import FolderLock
 from softmax_gradient_tampering.files.whole import write_text
 from softmax_gradient_tampering.studies.plan.growth import difference, merge
 from softmax_gradient_tampering.studies.plan.plan import Cell, Plan, State
@@ -21,7 +22,7 @@ from softmax_gradient_tampering.studies.results.cell_record import (
     read_failure,
 )
 
-_LAST = "last.pth.tar"
+_LAST, _RESULT = "last.pth.tar", "result.json"
 _POLL_S = 1.0
 _BEGUN = re.compile(r"\.{1,2}(plan|search)\.json\.")
 
@@ -87,13 +88,22 @@ class StudyFolder:
             (self.cell_path(cell) / FAILURE_NAME).unlink()
 
     def prune_checkpoints(self, cell: Cell) -> None:
-        """Remove all checkpoints of a finished cell but the last one."""
+        """Remove all checkpoints of a finished cell but the last one.
+
+        They stay where the run is not finished, or somebody is at work in its folder.
+        """
         path = self.cell_path(cell)
-        if (path / _LAST).exists():
-            for checkpoint in path.glob("*.pth.tar"):
-                if checkpoint.name != _LAST:
+        spares = [each for each in path.glob("*.pth.tar") if each.name != _LAST]
+        if not (spares and (path / _LAST).exists()):
+            return
+        with suppress(UserError):
+            lock = FolderLock(path)
+            try:
+                for checkpoint in spares if (path / _RESULT).exists() else ():
                     with suppress(OSError):  # it takes room, and nothing else
                         checkpoint.unlink()
+            finally:
+                lock.release()
 
     @contextmanager
     def plan_lock(self) -> Iterator[None]:
