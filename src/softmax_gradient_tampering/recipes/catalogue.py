@@ -95,6 +95,17 @@ def find_row(name: str) -> Row:
     return Row(name, tuple(sorted(others, key=lambda each: -published_figures(each).alpha)))
 
 
+def published_gain(name: str) -> float:
+    """How much more accurate a row was published to be than its baseline, in points."""
+    figures = published_figures(name), published_figures(_baseline_of(name))
+    return round(figures[0].test_accuracy - figures[1].test_accuracy, 3)
+
+
+def margin_of(row: Row) -> float:
+    """The smallest published gain of a row: less than that is less than was published."""
+    return min(abs(published_gain(name)) for name in row.tampered)
+
+
 def _baseline_of(name: str) -> str:
     return re.sub(r"alpha-[\d.]+", "alpha-1.0", name)
 

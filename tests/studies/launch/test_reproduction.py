@@ -17,6 +17,7 @@ from softmax_gradient_tampering.recipes.catalogue import (
     split_batch,
 )
 from softmax_gradient_tampering.studies.launch import devices
+from softmax_gradient_tampering.studies.plan.plan_file import read_plan
 from softmax_gradient_tampering.studies.plan.reproduction import parse_reproduction
 from softmax_gradient_tampering.studies.report.reproduction import HEAD, unreported_row
 from softmax_gradient_tampering.studies.results.study_folder import open_study
@@ -156,7 +157,19 @@ def test_a_row_is_trained_resumed_and_reported(
     assert "float32 (published: float16)" in changed
     assert "amp_dtype" not in changed
 
-    assert f"sgt report {study} --margin 0.09" in said
+    assert said.endswith(f"Report:  sgt report {study}\n")
+    # The plan holds the margin, for the report too; a margin that is given goes before it.
+    assert main(["report", str(study), "--json"]) == 0
+    assert main(["study", "status", str(study), "--json"]) == 0
+    assert capsys.readouterr().out.count('"margin": 0.09,') == 2
+    assert main(["report", str(study), "--json", "--margin", "1"]) == 0
+    assert '"margin": 1.0,' in capsys.readouterr().out
+    # So does that of a plan of the time when it did not, once the same command has gone on.
+    plan = study / "plan.json"
+    plan.write_text(plan.read_text().replace(',\n "margin": 0.09', ""))
+    assert read_plan(plan).margin is None
+    assert main(whole) == 0
+    assert read_plan(plan).margin == 0.09
 
 
 @pytest.mark.slow
@@ -190,7 +203,7 @@ def test_a_row_of_alpha_1_gives_a_row_of_every_alpha(
     assert half.startswith("| `paper/resnet50-cosine-alpha-0.3` | 76.560 | 76.886 | +0.326 | ")
     assert low.startswith("| `paper/resnet50-cosine-alpha-0.05` | 76.560 | 77.216 | +0.656 | ")
     assert half.count(" | – | – | ") == low.count(" | – | – | ") == 1  # without controls
-    assert report.endswith("--margin 0.326")
+    assert read_plan(Path(report.split()[-1]) / "plan.json").margin == 0.326
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class StudyOptions:
     processes_per_run: int = 1
     settling: Settling | None = None
     metric: str = ACCURACY
+    margin: float | None = None
     command: Sequence[str] = ()
 
 
@@ -89,6 +90,7 @@ def make_plan(options: StudyOptions, settings: Mapping[str, Any]) -> Plan:
         processes_per_run=options.processes_per_run,
         settling=options.settling,
         metric=options.metric,
+        margin=options.margin,
     )
     _check_arms(plan, options.arms)
     return plan.with_cells()

@@ -36,6 +36,7 @@ def merge(there: Plan, asked: Plan) -> Plan | None:
     tuning_seeds = there.tuning_seeds or asked.tuning_seeds
     settling = asked.settling or there.settling
     plan = replace(there, arms=arms, tuning_seeds=tuning_seeds, settling=settling)
+    plan = replace(plan, margin=asked.margin or there.margin)
     if added:
         plan = replace(plan, arms=tuple(replace(arm, seeds=None) for arm in arms))
         plan = replace(_grown(plan, added), command=asked.command)

@@ -153,6 +153,7 @@ class Plan:
         stages: how many seeds there were before each time that some were added.
         settling: that seeds are added until the arms are settled; None where that was not asked.
         metric: what the arms are judged by: one of METRICS, or recall:CLASS.
+        margin: points of it, where the plan says how many count as none, and nothing is settled.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Plan:
     stages: tuple[int, ...] = ()
     settling: Settling | None = None
     metric: str = ACCURACY
+    margin: float | None = None
 
     @property
     def is_sequential(self) -> bool:

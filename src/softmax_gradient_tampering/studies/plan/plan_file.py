@@ -60,15 +60,17 @@ _PLAN: Form = {
     "processes_per_run": Kind("a whole number from 1", lambda v: is_integer(v) and v >= 1),
     "cells": list_of(MAPPING),
 }
+_MARGIN = Kind("a finite number above 0", lambda v: is_number(v) and 0 < v < math.inf)
 # What not every plan has.
 _OPTIONS: Form = {
     "stages": list_of(COUNT),
     "settling": MAPPING,
     "metric": Kind("what a study is judged by", is_metric),
+    "margin": _MARGIN,
 }
 _SETTLING: Form = {
     "max_seeds": COUNT,
-    "margin": Kind("a finite number above 0", lambda v: is_number(v) and 0 < v < math.inf),
+    "margin": _MARGIN,
 }
 _ARM: Form = {
     "name": TEXT,
@@ -104,7 +106,7 @@ def to_json(plan: Plan) -> str:
                 del entry[name]
         arms.append(entry)
     content = {"format": FORMAT, **asdict(plan), "arms": arms}
-    for name in ("stages", "settling"):
+    for name in ("stages", "settling", "margin"):
         if not content[name]:
             del content[name]
     return json.dumps(content, indent=1) + "\n"
@@ -154,6 +156,7 @@ def _plan(loaded: Mapping[str, Any]) -> Plan:
         stages=tuple(loaded.get("stages", ())),
         settling=settling and Settling(settling["max_seeds"], float(settling["margin"])),
         metric=loaded.get("metric", ACCURACY),
+        margin=loaded.get("margin"),
     )
 
 

@@ -9,12 +9,13 @@ from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.recipes.catalogue import (
     Row,
     find_row,
+    margin_of,
     published_figures,
     recipe_path,
     split_batch,
 )
 from softmax_gradient_tampering.studies.plan.design import CONTROLS, StudyOptions, make_plan
-from softmax_gradient_tampering.studies.plan.flags import grid_line, seed_list
+from softmax_gradient_tampering.studies.plan.flags import grid_line, grid_of, seed_list
 from softmax_gradient_tampering.studies.plan.machine import add_machine_flags, machine_of
 from softmax_gradient_tampering.studies.plan.request import RunRequest, split_words
 from softmax_gradient_tampering.studies.plan.settings import shared_settings
@@ -81,6 +82,7 @@ def parse_reproduction(argv: Sequence[str]) -> Reproduction:
         controls=controls,
         grid=_grid(args.grid, config) if "tuned" in controls else None,
         processes_per_run=_num_processes(row, args),
+        margin=margin_of(row),
         command=["sgt", "reproduce", *argv],
     )
     plan = make_plan(options, shared_settings(words, config))
@@ -136,7 +138,7 @@ def _missing_control(config: Config) -> str:
 def _grid(given: Sequence[tuple[str, list[str]]] | None, config: Config) -> dict[str, list[str]]:
     """The grid of the tuned baseline: half, once and twice the recipe's rate and weight decay."""
     if given is not None:
-        return dict(given)
+        return grid_of(given)
     values: dict[str, float] = {"lr": config.lr, "weight_decay": config.weight_decay}
     return {name: [repr(factor * value) for factor in _AROUND] for name, value in values.items()}
 

@@ -9,7 +9,9 @@ from softmax_gradient_tampering.recipes.catalogue import (
     Row,
     batch_size_of,
     find_row,
+    margin_of,
     published_figures,
+    published_gain,
     recipe_path,
 )
 from softmax_gradient_tampering.studies.analysis.comparison import (
@@ -77,11 +79,10 @@ def report_row(row: Row, path: Path) -> str:
         UserError: there is no study.
     """
     plan = open_study(path).plan
-    results = compare_arms(collect_tables(path), _margin(row), only_metric=True)
+    results = compare_arms(collect_tables(path), margin_of(row), only_metric=True)
     changed = departures(row, plan)
-    lines = [_line(HEAD), _rule(), *(_found(row, name, results, changed) for name in row.tampered)]
-    page = f"Report:  sgt report {path} --margin {results.margin:g}"
-    return "\n".join([results_text(results), "", *lines, "", page])
+    lines = [_line(HEAD), _rule(), *(_found(name, results, changed) for name in row.tampered)]
+    return "\n".join([results_text(results), "", *lines, "", f"Report:  sgt report {path}"])
 
 
 def unreported_row(name: str) -> str:
@@ -121,15 +122,6 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
-def _margin(row: Row) -> float:
-    return min(abs(_published_gain(row.baseline, name)) for name in row.tampered)
-
-
-def _published_gain(baseline: str, name: str) -> float:
-    figures = published_figures(name), published_figures(baseline)
-    return round(figures[0].test_accuracy - figures[1].test_accuracy, 3)
-
-
 def _step(plan: Plan, config: Config) -> str:
     one = plan.processes_per_run == 1
     accumulated = f", {config.grad_accum_steps} batches a step" * (config.grad_accum_steps > 1)
@@ -153,11 +145,11 @@ def _published(name: str) -> tuple[str, ...]:
         f"`{name}`{star}",
         f"{published_figures(baseline).test_accuracy:.3f}",
         f"{figures.test_accuracy:.3f}",
-        number(_published_gain(baseline, name), 3, sign=True),
+        number(published_gain(name), 3, sign=True),
     )
 
 
-def _found(row: Row, name: str, results: Results, changed: list[str]) -> str:
+def _found(name: str, results: Results, changed: list[str]) -> str:
     """The row of a recipe, as far as its study is."""
     alpha = published_figures(name).alpha
     own = _arm_of(results, "tampered", alpha)
@@ -167,7 +159,7 @@ def _found(row: Row, name: str, results: Results, changed: list[str]) -> str:
     equivalent = _arm_of(results, "equivalent", alpha)
     verdict = arm_sentence(comparison, results.margin)
     if comparison.has_interval:
-        gain = _published_gain(row.baseline, name)
+        gain = published_gain(name)
         place = "in" if abs(gain - comparison.mean) <= comparison.half_width else "out"
         verdict += f"; the published gain lies {place}side the interval"
     if changed:

@@ -59,7 +59,7 @@ class Study:
         agreements: of every equivalent arm's name, by seed.
         notes: what a reader should know of the folder, a sentence each.
         is_sequential: whether the number of seeds depends on what the first ones showed.
-        margin: points that the study is settled by; None where that was not asked.
+        margin: points that the plan counts as none; None where it does not say.
         metric: what the arms are judged by, as the plan has it.
     """
 
@@ -204,7 +204,7 @@ def _study(
         agreements=agreements,
         notes=tuple(notes),
         is_sequential=plan.is_sequential,
-        margin=None if plan.settling is None else plan.settling.margin,
+        margin=plan.margin if plan.settling is None else plan.settling.margin,
         metric=plan.metric,
     )
 
