@@ -25,9 +25,12 @@ from softmax_gradient_tampering.studies.report.text import results_json, results
 from softmax_gradient_tampering.studies.report.verdict_sentence import verdict_sentence
 from softmax_gradient_tampering.studies.results.collect import collect, collect_tables
 from softmax_gradient_tampering.studies.results.study_folder import create_study
+from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from softmax_gradient_tampering.training.config.fields import Config
+from softmax_gradient_tampering.training.run import run
 from tests.studies.studies import InProcess, launch, plan_of, study_of
 from tests.studies.synthetic import FakeArm, Size, write_study
+from tests.training.measure.test_classes import write_images
 
 UNEVEN = Size(num_epochs=2, class_samples=(320, 64, 16), class_names=("cat", "frog", "ship"))
 # Right in about 80 % as well, but of every class.
@@ -92,8 +95,8 @@ class Tries:
 
     num_idle = 1
 
-    def __init__(self, *class_names: str) -> None:
-        self.cost = RunCost(1.0, class_names=class_names)
+    def __init__(self, *class_names: str, untested: tuple[str, ...] = ()) -> None:
+        self.cost = RunCost(1.0, class_names=class_names, untested=untested)
         self.started: list[str] = []
 
     def start(self, key: str, config: Config, is_trial: bool = False) -> None:
@@ -115,6 +118,32 @@ def test_a_class_that_the_data_does_not_have_is_refused_before_anything_is_plann
         check_arms(plan, Tries("cat", "frog", "ship"))
     assert check_arms(plan, Tries("cat", "frogs"))
     assert check_arms(plan, Tries())  # which has no names: they are numbered
+
+
+def test_a_class_that_no_sample_tests_is_refused_before_anything_is_planned() -> None:
+    plan = plan_of("--metric", "recall:frog")
+    tries = Tries("cat", "frog", "ship", untested=("frog",))
+    with pytest.raises(UserError, match="recall:frog: the test set has no sample of this class"):
+        check_arms(plan, tries)
+    assert check_arms(plan_of("--metric", "recall:cat"), tries)
+    assert check_arms(plan_of("--metric", "lowest-recall"), tries)
+    tuned = plan_of("--metric", "recall:frog", "--controls", "tuned", "--grid", "lr=0.1")
+    with pytest.raises(UserError, match="held-out part of the training set has no sample"):
+        check_arms(tuned.only(["tuning-lr-0.1"]), tries)
+
+
+def test_what_cannot_be_evaluated_is_said_by_the_run_and_its_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = write_images(tmp_path / "images", {"cat": 4, "frog": 4}, {"cat": 2, "frog": 0})
+    words = ["--data_dir", str(folders), "--model", "resnet20", "--img-size", "8", "--dry-run"]
+    config = parse_arguments(words)
+    cost = try_run(config)
+    assert (cost.class_names, cost.untested) == (("cat", "frog"), ("frog",))
+    assert not capsys.readouterr().out
+    run(config)
+    assert "Warning: no validation image is of class frog: nothing is" in capsys.readouterr().out
+    assert try_run(replace(config, holdout=0.5)).untested == ()
 
 
 def test_a_dry_run_says_what_the_classes_are() -> None:

@@ -58,8 +58,8 @@ class Dataset(Protocol):
     statistics: Statistics | None
     num_bad: int | None
 
-    def count_train_classes(self) -> list[int] | None:
-        """Training samples of each class; None where their labels are not known beforehand."""
+    def count_classes(self, is_training: bool) -> list[int] | None:
+        """Samples of each class of a split; None where their labels are not known beforehand."""
 
     def train_loader(self, options: DataOptions) -> TrainLoader: ...
 
@@ -87,8 +87,9 @@ class MemoryDataset:
         channels, height, width = self.train.images.shape[1:]
         self.image_size: tuple[int, int, int] | None = (channels, height, width)
 
-    def count_train_classes(self) -> list[int]:
-        return count_labels(self.train.labels, self.num_classes)
+    def count_classes(self, is_training: bool) -> list[int]:
+        split = self.train if is_training else self.val
+        return count_labels(split.labels, self.num_classes)
 
     def train_loader(self, options: DataOptions) -> TrainLoader:
         augmentation = Augmentation()
@@ -133,10 +134,11 @@ class SampleDataset:
         are_files = isinstance(self.train, LabelledFiles) and isinstance(self.val, LabelledFiles)
         return (self.train, self.val) if are_files else None
 
-    def count_train_classes(self) -> list[int] | None:
-        labels = getattr(self.train, "targets", None)
-        if isinstance(self.train, LabelledFiles):
-            labels = self.train.labels
+    def count_classes(self, is_training: bool) -> list[int] | None:
+        split = self.train if is_training else self.val
+        labels = getattr(split, "targets", None)
+        if isinstance(split, LabelledFiles):
+            labels = split.labels
         return None if labels is None else count_labels(labels, self.num_classes)
 
     def keep_files(self, train: LabelledFiles, val: LabelledFiles) -> None:
@@ -235,6 +237,12 @@ def class_names(split: Any) -> tuple[str, ...]:
         return tuple(str(name) for name in sorted(labels, key=lambda name: labels[name]))
     names = getattr(split, "classes", None) or ()
     return tuple(str(name[0] if isinstance(name, tuple) else name) for name in names)
+
+
+def untested_classes(dataset: Dataset) -> list[int]:
+    """The labels of which there is no validation sample; none where labels are not known."""
+    counts = dataset.count_classes(is_training=False)
+    return [label for label, number in enumerate(counts or ()) if not number]
 
 
 def count_labels(labels: Any, num_classes: int) -> list[int]:

@@ -15,14 +15,14 @@ MAX_RECORD = 2**28  # bytes of what programs write: JSON, CSV
 
 
 def read_text(path: Path, max_bytes: int = MAX_RECORD, errors: str = "strict") -> str:
-    """The UTF-8 text of a file, with the line ends that it has.
+    """The UTF-8 text of a file, with the line ends that it has, without a byte order mark.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is longer than `max_bytes`, or no UTF-8 where `errors` is strict.
     """
     with path.open("rb") as file:
-        return _read(file, max_bytes, errors)
+        return _read(file, max_bytes, errors).removeprefix("\N{BYTE ORDER MARK}")
 
 
 def read_record(path: Path, max_bytes: int = MAX_RECORD, errors: str = "strict") -> str:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from softmax_gradient_tampering.data.factory import untested_classes
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.checkpoint.content import (
     Checkpoint,
@@ -77,6 +78,7 @@ class Extent:
         num_val: samples of an evaluation.
         num_classes: logits of a sample.
         class_names: of the data set, as they are recorded.
+        untested: those among them of which there is no sample to evaluate.
     """
 
     num_batches: int
@@ -84,6 +86,7 @@ class Extent:
     num_val: int
     num_classes: int
     class_names: tuple[str, ...] = ()
+    untested: tuple[str, ...] = ()
 
 
 def run(
@@ -131,7 +134,8 @@ def _extent(setup: Setup) -> Extent:
     num_classes = setup.config.num_classes or 0
     dataset = setup.data.dataset
     names = unique_names(dataset.class_names)
-    return Extent(num_batches, num_epochs, dataset.num_val, num_classes, names)
+    untested = tuple(names[label] for label in untested_classes(dataset) if label < len(names))
+    return Extent(num_batches, num_epochs, dataset.num_val, num_classes, names, untested)
 
 
 def _plan(setup: Setup, progress: Progress) -> Result:

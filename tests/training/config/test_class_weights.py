@@ -27,6 +27,8 @@ CLASSES = ("ship", "cat", "tree, old")
     [
         ('cat,1\n"tree, old",2.5\nship,0\n', NAMED),
         ('class,weight\ncat , 1\n\n"tree, old",2.5\r\nship,0', NAMED),
+        ('\N{BYTE ORDER MARK}cat,1\n"tree, old",2.5\nship,0\n', NAMED),  # as spreadsheets save it
+        ("\N{BYTE ORDER MARK}0\n1\n2.5\n", [0.0, 1.0, 2.5]),
         ("0\n1\n2.5e0\n", [0.0, 1.0, 2.5]),
         ("weight\n0\n1\n2.5\n", [0.0, 1.0, 2.5]),
     ],

@@ -207,8 +207,9 @@ class DaliDataset:
         self.on_gpu = on_gpu
         self.antialias = antialias
 
-    def count_train_classes(self) -> list[int]:
-        return count_labels(self.train.files.labels, self.num_classes)
+    def count_classes(self, is_training: bool) -> list[int]:
+        split = self.train if is_training else self.val
+        return count_labels(split.files.labels, self.num_classes)
 
     def train_loader(self, options: DataOptions) -> TrainLoader:
         return DaliTrainLoader(self.train, options, self.on_gpu, self.antialias)

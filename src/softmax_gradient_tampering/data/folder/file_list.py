@@ -78,7 +78,7 @@ def _sort_into_classes(listing: Listing, rows: list[_Row]) -> None:
 
 def _read_rows(source: Path) -> Iterator[_Row]:
     """The rows of a CSV file; ValueError where it is not such a one."""
-    text = read_text(source, MAX_BYTES).removeprefix("\N{BYTE ORDER MARK}")
+    text = read_text(source, MAX_BYTES)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     first = next(reader, [])
     names = [name.strip().lower() for name in first]

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,13 @@ class RunCost:
         seconds: from its first to its last step.
         num_bytes: of its folder, with one checkpoint; 0 where that is not known.
         class_names: of its data; none where they have none.
+        untested: those among them of which there is no sample to evaluate.
     """
 
     seconds: float
     num_bytes: int = 0
     class_names: tuple[str, ...] = ()
+    untested: tuple[str, ...] = ()
 
 
 class _EnoughError(UserError):
@@ -76,18 +78,23 @@ def try_run(config: Config) -> RunCost:
         if not times:
             raise
         if len(times) < 3:
-            return RunCost(math.nan, class_names=extents[0].class_names)
-    names = extents[0].class_names
+            return _unknown_cost(extents[0])
+    (extent,) = extents
     if config.dry_run:
-        return RunCost(math.nan, class_names=names)
+        return _unknown_cost(extent)
     folder = Path(config.output) / config.experiment
     num_bytes = _num_bytes(folder)
     if is_whole:
-        return RunCost(time.perf_counter() - times[0], num_bytes, names)
-    (extent,) = extents
-    if config.save_predictions:
-        num_bytes += 4 * extent.num_val * extent.num_classes
-    return RunCost(_seconds(times, extent, config.batch_size), num_bytes, names)
+        seconds = time.perf_counter() - times[0]
+    else:
+        seconds = _seconds(times, extent, config.batch_size)
+        num_bytes += 4 * extent.num_val * extent.num_classes * config.save_predictions
+    return replace(_unknown_cost(extent), seconds=seconds, num_bytes=num_bytes)
+
+
+def _unknown_cost(extent: "Extent") -> RunCost:
+    """What is known of a run before it is tried."""
+    return RunCost(math.nan, class_names=extent.class_names, untested=extent.untested)
 
 
 def _seconds(times: list[float], extent: "Extent", batch_size: int) -> float:

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from softmax_gradient_tampering.studies.launch.devices import count_gpus, device
 from softmax_gradient_tampering.studies.launch.pool import Ended, WorkerPool
 from softmax_gradient_tampering.studies.launch.torchrun import TorchrunPool
 from softmax_gradient_tampering.studies.plan.machine import Machine
-from softmax_gradient_tampering.studies.plan.plan import RECALL, Plan
+from softmax_gradient_tampering.studies.plan.plan import RECALL, TUNING, Arm, Plan
 from softmax_gradient_tampering.terminal.parser import nearest
 from softmax_gradient_tampering.training.config.fields import Config
 
@@ -151,18 +151,25 @@ def check_arms(plan: Plan, runner: Runner, folder: Path | None = None) -> dict[s
                 raise UserError(f"{ended.key}: {ended.error}")
             if ended.cost is not None:
                 costs[ended.key] = ended.cost
-                _check_metric(plan.metric, ended.cost.class_names)
+                _check_metric(plan, plan.arm(ended.key), ended.cost)
     return costs
 
 
-def _check_metric(metric: str, class_names: Sequence[str]) -> None:
-    """Refuse to judge by a class that the data does not have.
+def _check_metric(plan: Plan, arm: Arm, cost: RunCost) -> None:
+    """Refuse to judge by a class that the data does not have, or has not to evaluate.
 
     Raises:
         UserError: it has not.
     """
-    name = metric.removeprefix(RECALL)
-    if metric.startswith(RECALL) and class_names and name not in class_names:
-        raise UserError(
-            f"--metric {metric:.80}: the data has no class of this name{nearest(name, class_names)}"
-        )
+    name = plan.metric.removeprefix(RECALL)
+    if not plan.metric.startswith(RECALL) or not cost.class_names:
+        return
+    where = f"--metric {plan.metric:.80}"
+    if name not in cost.class_names:
+        hint = nearest(name, cost.class_names)
+        raise UserError(f"{where}: the data has no class of this name{hint}")
+    if name in cost.untested:
+        what, mend = "the test set", "choose another metric"
+        if arm.kind == TUNING:
+            what, mend = "the held-out part of the training set", "give a larger --holdout"
+        raise UserError(f"{where}: {what} has no sample of this class; {mend}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from softmax_gradient_tampering.data.factory import Dataset
+from softmax_gradient_tampering.data.factory import Dataset, untested_classes
 from softmax_gradient_tampering.training.checkpoint.state import Circumstances, RunState
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.console.progress import as_clock
@@ -32,6 +32,9 @@ def head_lines(circumstances: Circumstances, dataset: Dataset, model: nn.Module)
         f"{dataset.num_train:,} training and {dataset.num_val:,} validation images, "
         f"{config.num_classes} classes"
     )
+    untested = untested_classes(dataset)
+    if untested and dataset.class_names:
+        lines.append(_untested_line([dataset.class_names[label] for label in untested]))
     if config.holdout:
         lines.append(f"Validating on {config.holdout:.4g} of the training set, held out")
     ignored = _ignored_flags(config, dataset)
@@ -53,6 +56,13 @@ def head_lines(circumstances: Circumstances, dataset: Dataset, model: nn.Module)
             "images; every epoch is one batch of all of them."
         )
     return lines
+
+
+def _untested_line(names: Sequence[str]) -> str:
+    """That nothing is measured of some classes."""
+    shown = ", ".join(unique_names(names[:_NUM_LOWEST]))
+    more = f" and {len(names) - _NUM_LOWEST} more" * (len(names) > _NUM_LOWEST)
+    return f"Warning: no validation image is of class {shown}{more}: nothing is measured of it"
 
 
 def _weights_line(weights: Sequence[float], names: Sequence[str]) -> str:

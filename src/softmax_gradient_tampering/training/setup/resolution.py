@@ -56,7 +56,7 @@ def find_class_weights(config: Config, dataset: Dataset) -> list[float] | None:
     if not config.class_weights:
         return None
     assert config.num_classes is not None
-    counts = dataset.count_train_classes()
+    counts = dataset.count_classes(is_training=True)
     if counts is None:
         raise UserError(
             f"--class-weights: {dataset.name} does not say how many training images each class "
