@@ -108,14 +108,17 @@ def test_clipping_by_norm_has_no_equivalent_and_adaptive_clipping_has_one(photos
 def test_a_dry_run_says_what_would_run_and_writes_nothing(
     photos: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    changes = ["--epochs", "2", "--class-weights", "balanced"]
     words = ["reproduce", CLIPPED, "--data_dir", photos, "--processes-per-run", "2"]
-    assert main([*words, "--seeds", "3", "--dry-run", "--", "--epochs", "2"]) == 0
+    assert main([*words, "--seeds", "3", "--dry-run", "--", *changes]) == 0
     said = capsys.readouterr().out
     assert "67.064 % at alpha 1, 67.088 % at alpha 0.25" in said
     assert "2 processes of 64, 2 batches a step: 256 samples a step at lr 0.4" in said
     assert "bfloat16" in said
     assert "no equivalent: there is none with clipping by norm" in said
     assert "Changed:   epochs 2 (published: 90)" in said
+    assert "Changed:   class_weights balanced (published: not set)" in said
+    assert "Changed:   data of 2 classes (published: 1000)" in said
     assert "1.0 is this project's choice" in said
     assert re.search(r"^alpha-0\.25 +tampered +3 +modify-softmax=0\.25$", said, re.MULTILINE)
     assert re.search(r"^tuning-\S+ +tuning +1 .*lr=0\.8 weight-decay=0\.001 ", said, re.MULTILINE)
@@ -153,6 +156,7 @@ def test_a_row_is_trained_resumed_and_reported(
     assert cells["gain over tuned"] != "–"
     changed = cells["verdict"].split("; not the published settings: ")[1]
     assert "4 samples a step (published: 1024)" in changed
+    assert "data of 2 classes (published: 1000)" in changed
     assert "model resnet20 (published: resnet18)" in changed
     assert "float32 (published: float16)" in changed
     assert "amp_dtype" not in changed
@@ -218,6 +222,7 @@ def test_a_row_of_alpha_1_gives_a_row_of_every_alpha(
         ([ROW, "--data_dir", "photos", "--processes-per-run", "0"], "must be at least 1"),
         ([ROW, "--data_dir", "photos", "--", "--lrr", "1"], "did you mean --lr"),
         ([ROW, "--data_dir", "photos", "--", "--recipe", "x"], "the ROW says what is trained"),
+        ([ROW, "--data_dir", "photos", "--", "--data-dir", "x"], "folder before --"),
         ([ROW, "--data_dir", "photos", "--", "--seed", "1"], "--seeds sets it"),
         ([ROW, "--row"], "no study there"),
         ([ROW, "--row", "--dry-run"], "not allowed with"),

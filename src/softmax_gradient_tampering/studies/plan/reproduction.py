@@ -113,6 +113,8 @@ def _training_words(row: Row, args: argparse.Namespace, training: Sequence[str])
     for name in ("recipe", "config"):
         if name in given:
             raise UserError(f"--{name} after --: the ROW says what is trained; leave it out")
+    if "data_dir" in given:
+        raise UserError("--data_dir after --: give the one folder before --")
     batch_size, accumulation = split_batch(row.baseline, _num_processes(row, args))
     words = ["--recipe", row.baseline, "--data-dir", args.data_dir]
     words += ["--batch-size", str(batch_size), "--grad-accum-steps", str(accumulation)]

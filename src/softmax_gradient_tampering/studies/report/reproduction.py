@@ -1,6 +1,7 @@
 """A published row in words: what would be trained for it, and what was published and found."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ HEAD = (
     *("ours, alpha 1", "ours, alpha", "ours, gain", "equivalent's gain", "gain over tuned"),
     "verdict",
 )
+_NUM_CLASSES = 1000  # of ImageNet, on which all rows were published
 _NOT_RUN = ("–", "–", "–", "–", "–", "not run")
 # What differs from the recipe by design: the arms' own, the seed, where the data are, how a step
 # is divided, the shared precision, what is measured. The published command loads with DALI.
@@ -61,7 +63,7 @@ def describe(asked: Reproduction) -> str:
         f"Precision: {_precision(plan.config)} in all arms; published in float16, which has no "
         "equivalent control",
         f"Controls:  {control}",
-        *(f"Changed:   {text}" for text in departures(asked.row, plan)),
+        *(f"Changed:   {text}" for text in departures(asked.row, plan, _count_folders(config))),
         *dict.fromkeys(f"Note:      {each.note}" for each in figures if each.note),
         f"Study:     {asked.path}, {plural(len(plan.unique_cells()), 'run')}"
         + " and those of the tuned baseline" * any(arm.is_waiting for arm in plan.arms),
@@ -80,7 +82,7 @@ def report_row(row: Row, path: Path) -> str:
     """
     plan = open_study(path).plan
     results = compare_arms(collect_tables(path), margin_of(row), only_metric=True)
-    changed = departures(row, plan)
+    changed = departures(row, plan, len(results.study.class_names))
     lines = [_line(HEAD), _rule(), *(_found(name, results, changed) for name in row.tampered)]
     return "\n".join([results_text(results), "", *lines, "", f"Report:  sgt report {path}"])
 
@@ -90,12 +92,20 @@ def unreported_row(name: str) -> str:
     return _line((*_published(name), *_NOT_RUN))
 
 
-def departures(row: Row, plan: Plan) -> list[str]:
-    """In what a study differs from the published settings, beside what every such study does."""
+def departures(row: Row, plan: Plan, num_classes: int = 0) -> list[str]:
+    """In what a study differs from the published settings, beside what every such study does.
+
+    Args:
+        row: the recipes that are compared.
+        plan: of the study.
+        num_classes: of its data; 0 where that is not known.
+    """
     recipe = to_mapping(load_config(recipe_path(row.baseline)))
     of_process = batch_size_of(row.baseline)
     published = published_figures(row.baseline).processes * of_process
     found = []
+    if num_classes not in (0, _NUM_CLASSES):
+        found.append(f"data of {num_classes} classes (published: {_NUM_CLASSES})")
     if _samples(plan) != published:
         found.append(f"{_samples(plan)} samples a step (published: {published})")
     if plan.config["batch_size"] != of_process:  # batch normalisation sees that many
@@ -110,6 +120,15 @@ def departures(row: Row, plan: Plan) -> list[str]:
     ]
 
 
+def _count_folders(config: Config) -> int:
+    """The folders of classes in DIR/train; 0 where there is no such folder."""
+    try:
+        entries = list(os.scandir(Path(config.data_dir or "") / "train"))
+    except OSError:
+        return 0
+    return sum(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+
+
 def _samples(plan: Plan) -> int:
     """Of an optimizer step, over all processes and accumulated batches."""
     number = plan.config["batch_size"] * plan.config["grad_accum_steps"]
@@ -117,7 +136,7 @@ def _samples(plan: Plan) -> int:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
+    if value in (None, ""):
         return "not set"
     return f"{value:g}" if isinstance(value, float) else f"{value}"
 
