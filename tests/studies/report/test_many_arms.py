@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from softmax_gradient_tampering.studies.report.figures.arm_styles import short
 from softmax_gradient_tampering.studies.report.report import write_report
 from tests.studies.report.browser import Page, find_chromium
 from tests.studies.report.test_report import Reader
@@ -52,6 +53,13 @@ def test_no_table_is_wider_than_a_page_of_paper(report: Path) -> None:
     assert max(widths) <= 11
 
 
+def test_long_names_are_cut_where_they_do_not_differ() -> None:
+    names = ("regularised-with-weight-decay-0.001", "regularised-with-weight-decay-0.01")
+    first, second = (short(name, 17) for name in names)
+    assert (first, second) == ("regularised…0.001", "regularised…-0.01")
+    assert short("alpha-0.25", 17) == "alpha-0.25"
+
+
 def test_values_are_said_under_the_pointer(report: Path) -> None:
     page = Reader(report.read_text())
     titles = [attributes for tag, attributes in page.tags if tag == "title"]
@@ -64,6 +72,9 @@ def test_values_are_said_under_the_pointer(report: Path) -> None:
 def test_its_forest_plot_can_be_read(browser: Page, report: Path, width: int) -> None:
     """No word of a row lies on another or outside the page; letters are large enough."""
     browser.open(report, width)
+    # Of two seeds of a small test set, as wide as values get.
+    wide = "for (const v of document.querySelectorAll('.forest .value')) v.textContent = "
+    browser.evaluate(f"{wide}'−100.00 ± 1270.62'")
     assert browser.evaluate("document.documentElement.scrollWidth") == width
     faults = browser.evaluate(
         """[...document.querySelectorAll('.forest .row:not(.axis)')].flatMap(row => {

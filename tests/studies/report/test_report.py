@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from softmax_gradient_tampering.cli import main
@@ -298,6 +299,12 @@ def test_studies_with_nothing_to_compare(tmp_path: Path) -> None:
             (cell / "result.json").rename(cell / "kept.json")
 
 
+def test_a_study_of_the_baseline_alone_says_so(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", ARMS[:1], range(2), SMALL)
+    sentence = "Nothing is compared: there is no arm beside the baseline, alpha 1."
+    assert sentence in write_report(folder).read_text()
+
+
 def test_a_diverged_run_is_counted_and_left_out_of_the_loss(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", (BASELINE, ARMS[1]), range(3), SMALL)
     cell = cell_folder(folder, "alpha-0.5", 0)
@@ -341,8 +348,12 @@ def test_a_summary_alone(tmp_path: Path) -> None:
 
 def test_one_epoch_one_seed_one_class(tmp_path: Path) -> None:
     size = Size(num_epochs=1, num_samples=3, num_classes=2)
-    report = write_report(write_study(tmp_path / "study", ARMS[:4], [7], size))
+    study = write_study(tmp_path / "study", ARMS[:4], [7], size)
+    for cell in (study / "cells").iterdir():
+        np.savez(cell / "filter_norms.npz", epochs=np.array([1]), conv=np.ones((1, 4)))
+    report = write_report(study)
     Reader(report.read_text())
+    assert "Filter norms" not in report.read_text()  # one epoch is no line
     rows = table(report, "differences")
     assert {row["verdict"] for row in rows if row["measurement"] == "eval_top1"} == {"inconclusive"}
     assert all(row["low"] == "" for row in rows)

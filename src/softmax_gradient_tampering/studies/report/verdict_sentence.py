@@ -67,6 +67,8 @@ def _baseline(results: Results) -> str:
 
 def _nothing_to_judge(results: Results) -> str:
     judged = [arm for arm in results.study.arms if arm.is_judged]
+    if not judged:
+        return f"Nothing is compared: there is no arm beside {_baseline(results).rstrip(',')}."
     if all(arm.is_tampered for arm in judged):
         return "Nothing can be said of tampering: no run with it is finished."
     return "Nothing can be compared: no run of another arm than the baseline is finished."

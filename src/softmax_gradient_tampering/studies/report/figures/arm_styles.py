@@ -62,6 +62,9 @@ def shown_arms(results: Results, room: int = MAX_ARMS) -> list[ArmResult]:
 
 
 def short(name: str, length: int = _LABEL_LENGTH) -> str:
-    """A name as a label that fits beside an axis or above a panel."""
-    label = clean(name)
-    return label if len(label) <= length else f"{label[: length - 1]}…"
+    """A name as a label that fits beside an axis or above a panel.
+
+    It is cut in the middle: long names often differ at their ends alone.
+    """
+    label, end = clean(name), length // 3
+    return label if len(label) <= length else f"{label[: length - end - 1]}…{label[-end:]}"

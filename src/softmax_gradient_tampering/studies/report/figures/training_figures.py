@@ -84,7 +84,7 @@ def filter_norms_figure(results: Results) -> tuple[FigureBlock | None, list[str]
             except ValueError as error:
                 problems.append(f"{result.arm.name}: {error}")
                 continue
-            if len(found) > 1:
+            if len(found) > 1 and len(found["epochs"]) > 1:  # one epoch is no line
                 norms[result.arm.name] = found
                 arms.append(result)
                 break
