@@ -18,10 +18,10 @@ KERNELS = [
     pytest.param(blocks, id="blocks"),
 ]
 # One position, fewer than a vector has numbers, about as many, several blocks of an image, several
-# images in a block; few classes and many.
+# images in a block; few classes and many, and so many that no cache holds an image.
 SHAPES = (
     *((3, 5, 1), (40, 3, 1, 2), (5, 21, 7), (2, 4, 16), (3, 2, 33), (2, 21, 31, 33)),
-    *((1, 2, 2100), (9, 150, 10), (2, 300, 129), (3, 1, 5), (2, 4100, 40)),
+    *((1, 2, 2100), (9, 150, 10), (2, 300, 129), (3, 1, 5), (2, 4100, 40), (1, 300, 900)),
 )
 FEW_OPTIONS = (*FEW_CASES[:-1], Case(soft=True, weighted=True, smoothing=0.1))
 

@@ -62,7 +62,8 @@ class LaneMath {
 
   // `at_label` are the logits at the labels.
   template <Rest kRest>
-  void write_losses(Lanes& lanes, int64_t lane, const Totals& totals, Floats at_label) const {
+  SGT_INLINE void write_losses(Lanes& lanes, int64_t lane, const Totals& totals,
+                               Floats at_label) const {
     float sum[kWidth];
     for (int j = 0; j < kWidth; ++j) sum[j] = static_cast<float>(totals.sum[j]);
     const Floats label_mass = load(lanes.mass + lane);
@@ -76,7 +77,7 @@ class LaneMath {
   }
 
   template <Rest kRest>
-  Factors factors(const Lanes& lanes, int64_t lane, const Totals& totals) const {
+  SGT_INLINE Factors factors(const Lanes& lanes, int64_t lane, const Totals& totals) const {
     float rest[kWidth], of_p[kWidth], scale[kWidth];
     store(totals.rest, rest);
     const double* scales = lanes.scale + lane;

@@ -80,7 +80,7 @@ template <typename T>
 Sums forward(const Problem& problem, float* losses) {
   const Target target(problem);
   if (has_many_classes(problem)) return all_losses(RowBlocks<T>(target), problem, losses);
-  return all_losses(TileBlocks<T>(target), problem, losses);
+  return all_losses(LaneBlocks<T>(target), problem, losses);
 }
 
 template <typename T>
@@ -89,7 +89,7 @@ void backward(const Problem& problem, const Incoming& incoming, void* gradient) 
   if (has_many_classes(problem))
     all_gradients(RowBlocks<T>(target), problem, incoming, static_cast<T*>(gradient));
   else
-    all_gradients(TileBlocks<T>(target), problem, incoming, static_cast<T*>(gradient));
+    all_gradients(LaneBlocks<T>(target), problem, incoming, static_cast<T*>(gradient));
 }
 
 }  // namespace

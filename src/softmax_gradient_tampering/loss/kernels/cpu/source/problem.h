@@ -6,6 +6,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "vectors.h"
+
 extern "C" {
 
 // As PROBLEM of native_library.py. A position is what one loss is of: a pixel of an image, or a
@@ -37,7 +39,7 @@ enum class Rest { kNone, kEven, kSoft };
 
 // Call `f` with the rest as a constant.
 template <typename F>
-inline __attribute__((always_inline)) auto with_rest(Rest rest, F f) {
+SGT_INLINE auto with_rest(Rest rest, F f) {
   if (rest == Rest::kNone) return f(std::integral_constant<Rest, Rest::kNone>());
   if (rest == Rest::kEven) return f(std::integral_constant<Rest, Rest::kEven>());
   return f(std::integral_constant<Rest, Rest::kSoft>());

@@ -23,22 +23,18 @@ struct Block {
 // image into equal parts.
 class Cutting {
  public:
-  explicit Cutting(const Problem& problem)
+  Cutting(const Problem& problem, bool is_copied)
       : num_images_(problem.num_images), num_positions_(problem.num_positions) {
     // A tile should stay in the nearest cache, and each class of it be long enough for memory;
-    // where classes are many, it stays in the next cache.
-    constexpr int64_t kNumbers = 8192, kEnough = 128, kNextCache = 131072;
-    const int64_t wanted = std::max(kNumbers / problem.num_classes,
+    // where classes are many, it stays in the next cache. What is not copied has only to be
+    // enough blocks for all threads.
+    constexpr int64_t kEnough = 128, kNextCache = 131072;
+    const int64_t numbers = is_copied ? 8192 : 32768;
+    const int64_t wanted = std::max(numbers / problem.num_classes,
                                     std::min(kEnough, kNextCache / problem.num_classes));
     const int64_t lanes = std::clamp<int64_t>(wanted / kGroup * kGroup, kGroup, kMostLanes);
-    images_ = std::clamp<int64_t>(lanes / num_positions_, 1, num_images_);
-    int64_t parts = (num_positions_ + lanes - 1) / lanes;
-    // Two halves would leave more lanes empty than two images.
-    const int64_t pair = 2 * num_positions_, most = kNextCache / problem.num_classes;
-    if (parts == 2 && num_images_ > 1 && pair <= std::min(kMostLanes, most)) {
-      images_ = 2;
-      parts = 1;
-    }
+    images_ = is_copied ? std::clamp<int64_t>(lanes / num_positions_, 1, num_images_) : 1;
+    const int64_t parts = (num_positions_ + lanes - 1) / lanes;
     positions_ = parts == 1 ? num_positions_ : whole_groups((num_positions_ + parts - 1) / parts);
     parts_ = (num_positions_ + positions_ - 1) / positions_;
   }
@@ -61,6 +57,15 @@ class Cutting {
   int64_t images_, parts_, positions_;  // of a block: images, or positions of an image's parts
 };
 
+// The numbers of some adjacent lanes: a class's are adjacent, and classes `stride` apart.
+template <typename T>
+struct Strip {
+  T* at(int64_t c) const { return first + c * stride; }
+
+  T* first;
+  int64_t stride;
+};
+
 // Float32 numbers, classes x lanes.
 class Tile {
  public:
@@ -74,6 +79,7 @@ class Tile {
   }
 
   float* at(int64_t c, int64_t lane) const { return values_ + c * pitch_ + lane; }
+  Strip<float> from(int64_t lane) const { return {values_ + lane, pitch_}; }
 
  private:
   static constexpr int64_t kLine = 16;
@@ -99,9 +105,53 @@ struct Array {
     return first + (block.image + image) * image_stride + c * class_stride + block.position;
   }
 
+  // Of a block of one image.
+  Strip<T> from(const Block& block, int64_t lane) const {
+    return {at(block, 0, 0) + lane, class_stride};
+  }
+
   T* first;
   int64_t num_images, num_classes, image_stride, class_stride;
   bool is_rows;
+};
+
+// Begin to fetch as much as a group of float32 numbers.
+inline void fetch_group(const void* from) {
+  const char* at = static_cast<const char*>(from);
+  for (size_t byte = 0; byte < kGroup * sizeof(float); byte += 64) __builtin_prefetch(at + byte);
+}
+
+// Where some numbers are in memory that are needed next; or nowhere.
+struct Ahead {
+  Ahead() = default;
+
+  // The next group of lanes in the same planes.
+  explicit Ahead(const Strip<const float>& strip)
+      : first(reinterpret_cast<const char*>(strip.first + kGroup)),
+        class_bytes(strip.stride * sizeof(float)) {}
+
+  // A group of a block: of rows as many numbers for every class, of whichever class they are.
+  template <typename T>
+  Ahead(const Array<T>& array, const Block& block, int64_t lane)
+      : first(reinterpret_cast<const char*>(array.is_rows ? array.at(block, lane, 0)
+                                                          : array.at(block, 0, 0) + lane)),
+        class_bytes((array.is_rows ? kGroup : array.class_stride) * sizeof(T)) {}
+
+  void fetch(int64_t c) const {
+    if (first) fetch_group(first + c * class_bytes);
+  }
+
+  const char* first = nullptr;
+  int64_t class_bytes = 0;
+};
+
+// A group of lanes, or what is left of one: where its numbers are, and which lanes of the block
+// it has.
+struct Piece {
+  Strip<const float> z, y;  // y are class probabilities, if there are any
+  Strip<float> tile;        // of its exponentials, which may be where the logits are
+  Ahead next_z, next_y;
+  int64_t lane, size;
 };
 
 template <typename T>

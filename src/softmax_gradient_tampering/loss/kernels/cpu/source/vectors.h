@@ -9,6 +9,9 @@
 #include <cstring>
 #include <utility>
 
+// What is called for every few vectors: by a call they would go through memory.
+#define SGT_INLINE inline __attribute__((always_inline))
+
 namespace {
 
 #ifdef __AVX512F__
