@@ -1,10 +1,13 @@
 """Files that are whole or not there, and nothing else touched."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import copy_whole, link_whole, write_text
 
 
@@ -35,3 +38,27 @@ def test_a_file_that_has_the_name_already_leaves_no_third_one() -> None:
     for _ in range(2):
         link_whole(Path("one"), Path("two"))
     assert {path.name for path in Path().iterdir()} == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [
+        (errno.ENOSPC, "make room, then give the command again"),
+        (errno.EROFS, "make it writable, then give the command again"),
+        (errno.EACCES, "make it writable, then"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line_with_its_mend(
+    number: int, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "file"
+    path.write_text("mine")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=f"cannot be written .*; {mend}") as caught:
+        write_text(path, "new")
+    monkeypatch.undo()
+    assert "\n" not in str(caught.value)
+    assert path.read_text() == "mine"

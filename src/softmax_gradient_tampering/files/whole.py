@@ -1,5 +1,6 @@
 """Files that are whole or absent: temporary file, fsync, rename, fsync of the folder."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,7 @@ from typing import BinaryIO
 
 from softmax_gradient_tampering.errors import UserError
 
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 # A new file: a link that somebody has put at the temporary name is not followed.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -131,8 +133,10 @@ def _untouched(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in RuntimeError
+        is_refused = getattr(error, "errno", None) in _REFUSED
         raise UserError(
             f"{path}: cannot be written ({error}); what was there before is untouched; "
-            "make room, then go on with --resume auto",
+            f"{'make it writable' if is_refused else 'make room'}, then give the command again, "
+            "that of a run with --resume auto",
             is_local=True,
         ) from error

@@ -47,6 +47,12 @@ def test_an_arm_has_its_flags_and_the_rest_is_the_studys() -> None:
     assert len({cell.id for cell in plan.cells}) == len(plan.cells) == 10
 
 
+def test_what_the_plateau_schedule_is_led_by_makes_an_arm() -> None:
+    arms = ("--arm", "best: eval-metric=loss", "--arm", "rare: eval-every=2", "--seeds", "1")
+    plan = plan_of(*arms, training=(*TRAINING, "--sched", "plateau"))
+    assert [arm.name for arm in plan.arms] == ["alpha-1", "best", "rare"]
+
+
 def test_arms_and_alphas_go_together() -> None:
     plan = plan_of("--alphas", "1", "0.25", *SMOOTH, "--seeds", "1")
     assert [arm.name for arm in plan.arms] == ["alpha-1", "alpha-0.25", "smooth"]
@@ -188,6 +194,9 @@ MISTAKES = {
     "plain: lr=0.02": "--arm plain: has the same flags as alpha-1; leave one out",
     "plain: workers=3": "--arm plain: differs from alpha-1 in nothing that changes the weights",
     "ema: model-ema=true": "--arm ema: differs from alpha-1 in nothing that changes the weights",
+    "best: eval-metric=loss": "--arm best: differs from alpha-1 in nothing that changes the weight",
+    "rare: eval-every=2": "--arm rare: differs from alpha-1 in nothing that changes the weights",
+    "pin: pin-mem=false": "--arm pin: differs from alpha-1 in nothing that changes the weights",
     "tuned: lr=0.1": "--arm tuned: the study gives such a name to arms of its own",
     "alpha-0.3: lr=0.1": "--arm alpha-0.3: the study gives such a name",
     "a/b: lr=0.1": "--arm 'a/b': an arm's name has letters",

@@ -28,11 +28,14 @@ from softmax_gradient_tampering.training.config.refusals import check_config
 
 CONTROLS = ("equivalent", "tuned")
 _ALPHAS = (1.0, 0.25)  # where no arm is asked for
-# Flags that add measurements and averages to a run, and leave its weights as they are.
+# Flags that leave the weights as they are: measurements, averages, those that change nothing.
 _MEASURED = (
     *("logit_stats", "grad_stats", "filter_norms"),
     *("model_ema", "model_ema_decay", "model_ema_force_cpu"),
+    *("pin_mem", "no_prefetcher", "use_multi_epochs_loader"),
 )
+# And those that decide when and by what a run is judged, which the plateau schedule alone heeds.
+_EVALUATED = ("eval_metric", "eval_every", "train_continuous")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +198,8 @@ def _check_arms(plan: Plan, named: Collection[str]) -> None:
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         settings = plan.settings_of(Cell("", arm.name, 0))
-        found = plan.hash_of({name: v for name, v in settings.items() if name not in _MEASURED})
+        passed_over = (*_MEASURED, *(_EVALUATED if settings["sched"] != "plateau" else ()))
+        found = plan.hash_of({name: v for name, v in settings.items() if name not in passed_over})
         other = names_by_hash.setdefault(found, arm.name)
         if other != arm.name:
             what = f"has the same flags as {other}"
