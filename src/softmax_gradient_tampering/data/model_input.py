@@ -1,5 +1,6 @@
 """From a uint8 batch to the model's input: device, normalisation, erasing, mixing."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +47,25 @@ class ModelInput:
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Batch:
         """images (n, C, H, W) uint8, labels (n,), the samples' indices (n,)."""
+        images = self._normalise(to_device(images, self.device))
+        return self._erased_and_mixed(images, to_device(labels, self.device), indices, epoch)
+
+    def batches(
+        self, images: Tensor, labels: Tensor, epoch: int, indices: Sequence[Tensor]
+    ) -> Iterator[Batch]:
+        """The same for batches that lie one after another, each by its samples' indices.
+
+        What is done to all images alike is done to all at once: of small ones calls count.
+        """
         labels = to_device(labels, self.device)
         images = self._normalise(to_device(images, self.device))
+        sizes = [len(of_batch) for of_batch in indices]
+        for batch in zip(images.split(sizes), labels.split(sizes), indices, strict=True):
+            yield self._erased_and_mixed(*batch, epoch)
+
+    def _erased_and_mixed(
+        self, images: Tensor, labels: Tensor, indices: Tensor, epoch: int
+    ) -> Batch:
         if self.erasing is not None:
             self._erase(images, epoch, indices)
         targets = labels

@@ -5,6 +5,7 @@ tests/loss/test_torch_internals.py says when. At the end stands what is asked of
 """
 
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,8 +63,12 @@ def flag_nonfinite_(gradients: list[Tensor], found: Tensor) -> None:
     It is the one pass that torch's GradScaler makes over gradients of one device and dtype; at
     the scale of 1 it leaves their values as they are.
     """
-    one = torch.ones((), device=found.device)
-    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, _one(found.device))
+
+
+@cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones((), dtype=torch.float32, device=device)
 
 
 def below_autograd() -> AbstractContextManager[Any]:

@@ -14,7 +14,11 @@ from torch import nn
 from softmax_gradient_tampering.data.loader import Batch
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.config.fields import Config
-from softmax_gradient_tampering.training.step.optimizer import check_processes, create_optimizer
+from softmax_gradient_tampering.training.step.optimizer import (
+    check_processes,
+    create_optimizer,
+    step_plainly,
+)
 from softmax_gradient_tampering.training.step.optimizer_state import load_optimizer_state
 from softmax_gradient_tampering.training.step.position import Position
 from softmax_gradient_tampering.training.step.precision import Precision
@@ -55,6 +59,21 @@ def train_steps(trainer: Trainer, numbers: Iterable[int]) -> None:
         labels = torch.randint(3, (4,), generator=generator)
         batch = Batch(images.to(memory_format=torch.channels_last), labels, labels)
         trainer.train_batch(batch, Position(batch=number), [4] * 20)
+
+
+@pytest.mark.parametrize("opt", ["sgd", "adamw", "lamb", "lookahead_sgd"])
+def test_a_step_is_the_optimizers_own(opt: str) -> None:
+    weights = []
+    for step in (lambda optimizer: optimizer.step(), step_plainly):
+        trainer = make_trainer(Config(opt=opt, lr=0.1))
+        for _ in range(7):
+            trainer.optimizer.zero_grad()
+            torch.stack([p.square().sum() for p in trainer.model.parameters()]).sum().backward()
+            step(trainer.optimizer)
+        weights.append(torch.cat([p.flatten() for p in trainer.model.parameters()]))
+    before = torch.cat([p.flatten() for p in make_trainer(Config()).model.parameters()])
+    assert torch.equal(*weights)
+    assert not torch.equal(weights[0], before)
 
 
 def written_and_read(content: Any) -> Any:

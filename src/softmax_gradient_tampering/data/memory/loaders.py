@@ -1,6 +1,6 @@
 """Small data sets held in memory as uint8, taken and augmented a batch at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,8 @@ from softmax_gradient_tampering.data.order import (
     evaluation_shard,
 )
 from softmax_gradient_tampering.data.transfer import keep_near, to_device
+
+_ENOUGH = 2**17  # values of images that are made at once: few calls for small ones, little memory
 
 
 class Images(NamedTuple):
@@ -62,11 +64,11 @@ class MemoryTrainLoader(TrainLoader):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         seed = self.model_input.seed
         order = epoch_order(self.plan.num_samples, seed, epoch)
-        for number in range(start, len(self)):
-            indices = self.plan.batch(order, number, self.process)
-            images = self._augment(indices, seed, epoch)
-            labels = _take(self._labels, indices)
-            yield self.model_input(images, labels, epoch, indices)
+        for numbers in _at_once(range(start, len(self)), self.batch_sizes, self.data):
+            parts = [self.plan.batch(order, number, self.process) for number in numbers]
+            indices = torch.cat(parts)
+            images, labels = self._augment(indices, seed, epoch), _take(self._labels, indices)
+            yield from self.model_input.batches(images, labels, epoch, parts)
 
     def names(self, epoch: int, number: int) -> list[str]:
         order = epoch_order(self.plan.num_samples, self.model_input.seed, epoch)
@@ -116,9 +118,19 @@ class MemoryEvaluationLoader(Loader):
         return len(self._batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        for indices in self._batches[start:]:
+        for numbers in _at_once(range(start, len(self)), self.batch_sizes, self.data):
+            parts = self._batches[numbers.start : numbers.stop]
+            indices = torch.cat(parts)
             images, labels = _take(self._images, indices), _take(self._labels, indices)
-            yield self.model_input(images, labels, epoch, indices)
+            yield from self.model_input.batches(images, labels, epoch, parts)
+
+
+def _at_once(numbers: range, batch_sizes: Sequence[int], data: Images) -> Iterator[range]:
+    """Batches, by their numbers, in runs of as many as are made at once."""
+    num_values = max(batch_sizes, default=1) * data.images.shape[1:].numel()
+    num = max(1, _ENOUGH // max(1, num_values))
+    for first in numbers[::num]:
+        yield numbers[first - numbers.start : first - numbers.start + num]
 
 
 def _take(of: Tensor, indices: Tensor) -> Tensor:

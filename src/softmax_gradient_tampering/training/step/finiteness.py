@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,10 +27,16 @@ def are_finite(losses: Sequence[Tensor], gradients: Iterable[Tensor | None] = ()
             by_kind.setdefault((tensor.get_device(), tensor.dtype), []).append(tensor)
     flags = []
     for tensors in by_kind.values():
-        found = torch.zeros((), device=tensors[0].device)
+        found = _found(tensors[0].device).zero_()
         flag_nonfinite_(tensors, found)
         flags.append((found == 0).to(losses[0].device))
     return flags[0] if len(flags) == 1 else torch.stack(flags).all()
+
+
+@cache
+def _found(device: torch.device) -> Tensor:
+    """What is written to and read again in every step of a device: of a small net calls count."""
+    return torch.zeros((), dtype=torch.float32, device=device)
 
 
 class LateReader:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler, autocast
 
+from softmax_gradient_tampering.training.step.optimizer import step_plainly
+
 
 class Precision:
     """How the forward pass computes, and how the gradient is scaled.
@@ -34,7 +36,7 @@ class Precision:
         of a step in float16. Whether it then called the optimizer, the optimizer knows.
         """
         if not self.scaler.is_enabled():
-            optimizer.step()
+            step_plainly(optimizer)
             return False
         has_stepped = False
 
