@@ -299,6 +299,23 @@ def test_studies_with_nothing_to_compare(tmp_path: Path) -> None:
             (cell / "result.json").rename(cell / "kept.json")
 
 
+def test_a_study_of_which_every_run_diverged_says_so(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", ARMS[:2], range(2), SMALL)
+    failure = {"attempts": 1, "error": "epoch 1, batch 1, step 2: the loss is nan", "time": ""}
+    for arm, said in (
+        ("baseline", "no run of the baseline, alpha 1, is finished; 2 diverged."),
+        ("alpha-0.5", "no run of this study is finished; 4 diverged."),
+    ):
+        for seed in range(2):
+            cell = cell_folder(folder, arm, seed)
+            (cell / "result.json").unlink()
+            (cell / "failure.json").write_text(json.dumps(failure))
+        assert said in write_report(folder).read_text()
+        text = results_text(compare_arms(collect_tables(folder), only_metric=True))
+        row = next(line for line in text.splitlines() if line.startswith("baseline"))
+        assert row.split(maxsplit=4) == ["baseline", "0/2", "2", "-", "the baseline"]
+
+
 def test_a_study_of_the_baseline_alone_says_so(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", ARMS[:1], range(2), SMALL)
     sentence = "Nothing is compared: there is no arm beside the baseline, alpha 1."

@@ -135,7 +135,7 @@ def _row(results: Results, name: str) -> tuple[str, ...]:
     start = (name, seeds, diverged, _mean(result))
     comparison = result.comparison(results.baseline)
     if comparison is None or comparison.num_pairs == 0:
-        is_reference = result is results.baseline
+        is_reference = result.arm.kind == "baseline"
         said = "" if comparison is None or comparison.verdict is None else str(comparison.verdict)
         return (*start, "the baseline" if is_reference else "no pairs", said, "", "")
     half = comparison.half_width if comparison.has_interval else math.nan

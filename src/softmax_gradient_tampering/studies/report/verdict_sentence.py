@@ -1,6 +1,6 @@
 """The report's first sentence: the whole truth of a study in one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from softmax_gradient_tampering.studies.analysis.coincidence import Coincidence, coincidence
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
@@ -26,9 +26,11 @@ def verdict_sentence(results: Results) -> str:
     if results.study.kind != "study":
         return _single_sentence(results)
     if not any(result.runs for result in results.arms.values()):
-        return "Nothing can be said yet: no run of this study is finished."
+        gone = _diverged(results.arms.values())
+        return f"Nothing can be said yet: no run of this study is finished{gone}."
     if results.baseline is None:
-        return f"Nothing can be compared: no run of {_baseline(results)} is finished."
+        gone = _diverged(r for r in results.arms.values() if r.arm.kind == "baseline")
+        return f"Nothing can be compared: no run of {_baseline(results)} is finished{gone}."
     if not results.judged:
         return _nothing_to_judge(results)
     if results.metric.key not in results.baseline.spreads:
@@ -63,6 +65,12 @@ def _baseline(results: Results) -> str:
     if arm is None or not (arm.is_tampered or arm.other_flags):
         return "the baseline, alpha 1,"
     return f"the baseline, {arm.name},"
+
+
+def _diverged(arms: Iterable[ArmResult]) -> str:
+    """How many runs of arms without a finished one diverged; empty where none did."""
+    number = sum(len(arm.diverged) for arm in arms)
+    return f"; {number} diverged" if number else ""
 
 
 def _nothing_to_judge(results: Results) -> str:
