@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.autograd import forward_ad
 from torch.func import grad
 
 from softmax_gradient_tampering import (
@@ -9,6 +11,7 @@ from softmax_gradient_tampering import (
     tamper,
     tampered_binary_cross_entropy_with_logits,
     tampered_cross_entropy,
+    tampered_linear_cross_entropy,
 )
 from softmax_gradient_tampering.loss.kernels import compiled as of_compiler
 from tests.loss.cases import FEW_CASES, Case, assert_close, value_and_gradient
@@ -125,3 +128,47 @@ def test_compiled_func_grad_equals_eager(case):
 
     compiled = torch.compile(gradient, fullgraph=True, backend="aot_eager")
     assert_close(compiled(logits), gradient(logits))
+
+
+LOSSES = {
+    "cross-entropy": lambda z, t: tampered_cross_entropy(z, t, 0.25),
+    "smoothed": lambda z, t: tampered_cross_entropy(z, t, 0.25, label_smoothing=0.1),
+    "alpha 0": lambda z, t: tampered_cross_entropy(z, t, 0.0),
+    "generic": tamper(F.cross_entropy, 0.25),
+    "generic, alpha 0": tamper(F.cross_entropy, 0.0),
+    "binary": lambda z, t: tampered_binary_cross_entropy_with_logits(z[:, 0], t.to(z) / 5, 0.25),
+    "linear": lambda z, t: tampered_linear_cross_entropy(z, z[:5] / 3, t, 0.25),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_penalty_of_the_gradient_is_counted_where_the_graph_runs_as_it_is(name):
+    logits, target, _ = Case().make()
+    leaf = logits.requires_grad_()
+
+    def gradient_with_penalty(loss_fn):
+        loss = loss_fn(leaf, target)
+        (first,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        return torch.autograd.grad(loss + first.square().sum(), leaf)[0]
+
+    compiled = torch.compile(LOSSES[name], fullgraph=True, backend="eager")
+    assert_close(gradient_with_penalty(compiled), gradient_with_penalty(LOSSES[name]))
+
+
+@pytest.mark.parametrize("is_inside", [False, True], ids=["outside", "inside"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if "alpha 0" not in name])
+def test_forward_mode_of_a_compiled_loss_is_that_of_eager(name, is_inside):
+    logits, target, _ = Case().make()
+
+    def tangent(loss_fn):
+        with forward_ad.dual_level():
+            loss = loss_fn(forward_ad.make_dual(logits, logits), target)
+            return forward_ad.unpack_dual(loss).tangent
+
+    compiled = torch.compile(LOSSES[name], backend="eager")
+    compiled(logits, target)  # a graph without tangents, which is not to be taken for them
+    if is_inside:
+        actual = torch.compile(lambda: tangent(LOSSES[name]), backend="eager")()
+    else:
+        actual = tangent(compiled)
+    assert_close(actual, tangent(LOSSES[name]))

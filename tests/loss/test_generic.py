@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
 from torch.func import grad, vmap
 
 from softmax_gradient_tampering import (
@@ -90,6 +91,14 @@ def test_torch_func_at_alpha_zero_is_refused_in_a_sentence(differentiate):
     loss_fn = tamper(F.cross_entropy, 0)
     with pytest.raises(NotImplementedError, match="alpha 0 is not differentiated"):
         differentiate(lambda z: loss_fn(z, target))(logits)
+
+
+def test_forward_mode_at_alpha_zero_is_refused_in_a_sentence():
+    logits, target, _ = Case().make()
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(logits, logits)
+        with pytest.raises(NotImplementedError, match="nor in forward mode; take a small alpha"):
+            tamper(F.cross_entropy, 0)(dual, target)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -82,7 +82,8 @@ def is_symbolic(*arguments: object) -> bool:
     A torch.autograd.Function leaves no trace on them, only the operations in it do: of a loss
     that is traced into, the derivative would be lost without a word. So `record` it.
     """
-    return any(
+    # torch.compile has none, and cannot ask this of an array of numpy.
+    return not torch.compiler.is_compiling() and any(
         not isinstance(argument, Tensor) and hasattr(type(argument), "__torch_function__")
         for argument in arguments
     )

@@ -85,7 +85,7 @@ def tampered_cross_entropy(
         from softmax_gradient_tampering.loss.kernels import in_graph  # loads torch's compiler
 
         if in_graph.takes(input, target, alpha, given):
-            return in_graph.cross_entropy_in_graph(input, target, alpha)
+            return in_graph.cross_entropy_in_graph(input, target, alpha, *given[:4], input.dtype)
     elif type(alpha) is float and is_direct(input, target, alpha, given):
         loss = direct.direct_cross_entropy(input, target, alpha)
         if loss is not None:

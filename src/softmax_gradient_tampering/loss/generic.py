@@ -19,8 +19,10 @@ from softmax_gradient_tampering.loss.alpha import (
 from softmax_gradient_tampering.loss.dispatcher import define_operator
 from softmax_gradient_tampering.loss.torch_internals import (
     below_autograd,
+    has_tangent,
     is_traced,
     is_transformed,
+    is_transformed_or_dual,
 )
 
 
@@ -103,8 +105,8 @@ def tampered_binary_cross_entropy_with_logits(
 
 
 def is_compiled_transform() -> bool:
-    """Whether torch.compile is tracing the inside of a torch.func transform."""
-    return torch.compiler.is_compiling() and is_transformed()
+    """Whether torch.compile is tracing the inside of a torch.func transform or forward-mode AD."""
+    return torch.compiler.is_compiling() and is_transformed_or_dual()
 
 
 def _tampered_loss(
@@ -124,8 +126,8 @@ def report(value: Tensor, surrogate: Tensor) -> Tensor:
     if is_symbolic(value, surrogate):
         return record(report, value, surrogate)
     if is_compiled_transform():
-        # With torch 2.9 and 2.11 a compiled torch.func transform passes over a Function's
-        # backward, without a word; these operations it cannot mistake.
+        # What torch.compile makes of a Function has no derivative of forward mode, and with torch
+        # 2.9 and 2.11 none under torch.func: without a word. These operations it cannot mistake.
         zero = torch.where(surrogate.isfinite(), surrogate - surrogate.detach(), 0)
         return value.detach() + zero
     if _is_in_a_graph():
@@ -172,14 +174,16 @@ def _at_zero(logits: Tensor) -> Tensor:
     """0 for every logit, passing the gradient on as it is: l(alpha z) / alpha at alpha = 0."""
     if is_symbolic(logits):
         return record(_at_zero, logits)
-    if (
-        is_transformed()
-    ):  # a second derivative, which would be wrong, could not be told from a first
+    if is_transformed() or has_tangent(logits):
+        # A second derivative, which would be wrong, could not be told from a first.
         raise NotImplementedError(
-            "a loss tampered with at alpha 0 is not differentiated by torch.func; take a small "
-            "alpha such as 1e-3, or tampered_cross_entropy, which has this limit"
+            "a loss tampered with at alpha 0 is not differentiated by torch.func, nor in forward "
+            "mode; take a small alpha such as 1e-3, or, where torch.compile does not compile it, "
+            "tampered_cross_entropy, which has this limit"
         )
-    zero: Tensor = (_at_zero_operator if _is_in_a_graph() else _AtZero.apply)(logits)
+    # A Function that torch.compile looks into would not refuse to be differentiated again.
+    is_operator = _is_in_a_graph() or torch.compiler.is_compiling()
+    zero: Tensor = (_at_zero_operator if is_operator else _AtZero.apply)(logits)
     return zero
 
 

@@ -42,7 +42,9 @@ def differentiable_cross_entropy(
     transforms know, and for few logits under torch.compile too; elsewhere the kernel of the device.
     """
     if torch.compiler.is_compiling() and _is_better_compiled(logits, options):
-        return compiled.compiled_cross_entropy(logits, target, as_graph_input(alpha), options)
+        from softmax_gradient_tampering.loss.kernels import in_graph  # loads torch's compiler
+
+        return in_graph.cross_entropy_in_graph(logits, target, as_graph_input(alpha), *options)
     if torch.compiler.is_compiling() or not (is_transformed() or is_eager(logits)):
         return _FORWARD(logits, target, alpha, options)[0]
     return _apply(logits, target, alpha, options)[0]

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels import reference
@@ -47,11 +46,13 @@ class _Compiled(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, target, weight, divisor, largest, exp_sum, alpha = ctx.saved_tensors
-        p = _exponentials(logits, largest, ctx.number if alpha is None else alpha) / exp_sum
-        options = ctx.options._replace(weight=weight)
+        alpha, options = ctx.number if alpha is None else alpha, ctx.options._replace(weight=weight)
+        if torch.is_grad_enabled():  # to be differentiated: the sums are no constants then
+            grad = reference.backward(grad_loss, logits, target, alpha, divisor, options)
+            return grad, None, None, None, None
+        p = _exponentials(logits, largest, alpha) / exp_sum
         grad = reference.gradient(grad_loss, p, target, divisor, options)
         return grad.to(logits.dtype), None, None, None, None
 

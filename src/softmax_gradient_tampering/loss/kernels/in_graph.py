@@ -1,9 +1,11 @@
-"""Few plain logits under torch.compile: one node of its graph, which it looks into only later.
+"""Few logits under torch.compile: one node of its graph, which it looks into only later.
 
 What torch.compile reads of Python it checks again before every call, and for few logits these
-checks take longer than the loss does. So it reads no more than `takes`. Imported when something is
-compiled, as it loads torch's compiler.
+checks take longer than the loss does. So of plain ones it reads no more than `takes`. Imported when
+something is compiled, as it loads torch's compiler.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +47,10 @@ def takes(logits: Tensor, target: Tensor, alpha: Alpha, options: tuple[object, .
 
 
 @torch.compiler.allow_in_graph
-def cross_entropy_in_graph(logits: Tensor, target: Tensor, alpha: float) -> Tensor:
-    """The loss of what `takes`; its gradient is tampered with."""
-    options = Options(None, -100, "mean", 0.0, loss_dtype=logits.dtype)
-    return compiled.compiled_cross_entropy(logits, target, alpha, options)
+def cross_entropy_in_graph(logits: Tensor, target: Tensor, alpha: Alpha, *options: Any) -> Tensor:
+    """The loss, whose gradient is tampered with; `options` are the fields of `Options` in order.
+
+    What torch.compile looked into would lose the second derivative: where its graph runs as it is
+    (backend "eager"), what was saved for the first one would pass for a constant.
+    """
+    return compiled.compiled_cross_entropy(logits, target, alpha, Options(*options))
