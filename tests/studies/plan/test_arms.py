@@ -189,7 +189,10 @@ MISTAKES = {
     "smooth: modify-softmax=-1": "--arm smooth: --modify-softmax -1: must be a finite number above",
     "smooth: modify-softmax=nan": "--arm smooth: --modify-softmax nan: must be a finite number",
     "smooth: alpha-end=0.5": "--arm smooth: --alpha-end 0.5 needs --alpha-schedule",
-    "smooth: config=x.yaml": "config: there is no such flag",
+    "smooth: config=x.yaml": "config: not in an arm; give it after --, for all runs",
+    "smooth: recipe=x": "recipe: not in an arm; give it after --, for all runs",
+    "smooth: scale=0.1,0.5,1": "--arm smooth: --scale 0.1,0.5,1: 3 values, where there are to be 2",
+    "smooth: smoothing=0.1,0.2": "--smoothing 0.1,0.2: 2 values, where there are to be 1",
     "plain:": "--arm plain: has the same flags as alpha-1; leave one out",
     "plain: lr=0.02": "--arm plain: has the same flags as alpha-1; leave one out",
     "plain: workers=3": "--arm plain: differs from alpha-1 in nothing that changes the weights",
@@ -212,6 +215,10 @@ FURTHER_MISTAKES = (
     (
         (*SMOOTH, "--alphas", "1", "--baseline", "smooth"),
         "--arm smooth: has the same flags as alpha-1; leave one out; --alphas have the other",
+    ),
+    (
+        ("--alphas", "1", "0.5", "--arm", "0.5: modify-softmax=0.25", "--controls", "equivalent"),
+        r"--arm 0\.5: another arm's equivalent is equivalent-0\.5 too; choose another name",
     ),
     ((*SMOOTH, "--controls", "equivalent"), "no alpha but 1 to be equivalent to"),
     (("--arm", "x:", "--baseline", "x", "--until-settled"), "no arm but the baseline, nothing to"),

@@ -186,6 +186,10 @@ def _check_arms(plan: Plan, named: Collection[str]) -> None:
     """Refuse arms of one name or of equal flags, and flags that no run can have."""
     names = [arm.name for arm in plan.arms]
     twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None and (name := twice.removeprefix("equivalent-")) in named:
+        raise UserError(
+            f"--arm {name}: another arm's equivalent is {twice} too; choose another name"
+        )
     if twice is not None:
         raise UserError(f"{twice} is asked for twice; once is enough")
     names_by_hash: dict[str, str] = {}

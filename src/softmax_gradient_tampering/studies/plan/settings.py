@@ -12,6 +12,7 @@ from softmax_gradient_tampering.training.config.arguments import (
     to_mapping,
 )
 from softmax_gradient_tampering.training.config.fields import NOT_RECORDED, Config
+from softmax_gradient_tampering.training.config.help_page import SOURCES
 
 # Flags that a study sets itself, and how it is told to.
 _OF_THE_TAMPERING = {
@@ -83,6 +84,8 @@ def arm_flag(flag: str, where: str) -> str:
 
 def _field(flag: str, where: str, refusal: str, reserved: dict[str, str]) -> str:
     name = flag.replace("-", "_")
+    if name in SOURCES:
+        raise UserError(f"{where}: {refusal}; give it after --, for all runs")
     if name not in FIELDS:
         raise UserError(f"{where}: there is no such flag{nearest(name, FIELDS)}")
     if name in reserved:

@@ -214,10 +214,11 @@ def _notes(folder: StudyFolder) -> Iterator[str]:
     plan = folder.plan
     if plan.stages:
         first, last, times = plan.stages[0], plan.stages[-1], len(plan.stages)
+        once = f" after its first {first if first > 1 else 'one'}"
         often = f" {times} times, at first after {first} and at last after {last}"
         yield (
             "Seeds were added to this study"
-            f"{often if times > 1 else f' after its first {first}'}. Its intervals and the p "
+            f"{often if times > 1 else once}. Its intervals and the p "
             "values of its verdicts are those of a sequence, which holds however often one looks"
         )
     added = [arm.name for arm in plan.arms if arm.is_added and arm.is_judged]

@@ -76,6 +76,9 @@ def flag_value(name: str, text: str) -> Any:
         if text not in _SWITCH:
             raise UserError(f"{option}: expected true or false, got {text!r:.60}")
         return _SWITCH[text]
+    number = text.count(",") + 1
+    if kind in (int, float) and size and number > size:
+        raise UserError(f"{option} {text:.60}: {number} values, where there are to be {size}")
     words = [f"{option}={text}"] if size == 1 else [option, *text.split(",")]
     return given_flags(words)[name]
 
