@@ -217,21 +217,34 @@ class LaneBlocks {
     constexpr std::integral_constant<int, kGroup / kWidth> kAll;
     const Block block = cutting_.at(index);
     const int64_t end = block.num_lanes();
+    const int64_t* next_labels = problem_.labels ? problem_.labels + block.i + end : nullptr;
     int64_t lane = 0;
     with_rest(target_.rest, [&](auto rest) {
       if (is_copied_) {
-        for (; lane < end; lane += kGroup) f(rest, kAll, piece_in_tile(index, lane, scratch));
+        for (; lane < end; lane += kGroup) {
+          fetch_labels(next_labels, lane);
+          f(rest, kAll, piece_in_tile(index, lane, scratch));
+        }
         return;
       }
       if constexpr (kIsFloat) {
-        for (; lane + kGroup <= end; lane += kGroup)
+        for (; lane + kGroup <= end; lane += kGroup) {
+          fetch_labels(next_labels, lane);
           f(rest, kAll, piece_in_place(block, lane, kGroup, scratch));
+        }
         for (; lane < end; lane += kWidth) {
           const int64_t size = std::min<int64_t>(end - lane, kWidth);
           f(rest, std::integral_constant<int, 1>(), piece_in_place(block, lane, size, scratch));
         }
       }
     });
+  }
+
+  // Those of a group of the next block, while one of this block is computed.
+  static void fetch_labels(const int64_t* labels, int64_t lane) {
+    if (!labels) return;
+    fetch_group(labels + lane);
+    fetch_group(labels + lane + kGroup / 2);
   }
 
   Piece piece_in_place(const Block& block, int64_t lane, int64_t size,

@@ -181,7 +181,7 @@ inline Floats fold(const Floats* vectors, F f) {
 
 // exp(x) for x <= 0, to about one unit in the last place; 0 below -87, where float32 ends.
 // x = n log(2) + r with |r| <= log(2) / 2, and exp(r) by a polynomial that is right to 4e-9.
-inline Floats exp_of(Floats x) {
+SGT_INLINE Floats exp_of(Floats x) {
   constexpr float kSmallest = -87.0f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const Floats shifted = x * 1.44269504088896341f + kRound;
@@ -205,7 +205,7 @@ inline Floats exp_of(Floats x) {
 
 // log(x) of normal numbers x > 0, to about one unit in the last place; nan stays.
 // x = 2^n f with f from sqrt(1/2) to sqrt(2), and log(f) = 2 artanh(s) by its series.
-inline Floats log_of(Floats x) {
+SGT_INLINE Floats log_of(Floats x) {
   const Ints bits = (Ints)x;
   const Ints n = (bits - 0x3f3504f3) >> 23;  // the bits of sqrt(1/2)
   const Floats f = (Floats)(bits - (n << 23));
