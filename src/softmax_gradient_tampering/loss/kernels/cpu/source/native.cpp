@@ -23,20 +23,23 @@ constexpr int64_t kManyClasses = 48;     // so many, and a row fills vectors of 
 constexpr int64_t kSerial = 1 << 15;     // logits up to which a second thread costs more
 constexpr int64_t kHugePages = 1 << 21;  // bytes of a gradient from which page faults count
 
-// `f(i, scratch)` of every block; of few logits without OpenMP, which takes as long as they do.
+// `f(i, scratch)` of some blocks. It is compiled once: two copies of the same expressions may round
+// differently, and then results would depend on the number of threads.
 template <typename Blocks, typename F>
-void for_blocks(const Blocks& blocks, const Problem& problem, F f) {
-  if (problem.num_threads == 1 || num_logits(problem) <= kSerial) {
-    typename Blocks::Scratch scratch(blocks);
-    for (int64_t i = 0; i < blocks.count(); ++i) f(i, scratch);
-    return;
-  }
-#pragma omp parallel num_threads(problem.num_threads)
-  {
-    typename Blocks::Scratch scratch(blocks);
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < blocks.count(); ++i) f(i, scratch);
-  }
+__attribute__((noinline, noclone)) void run_blocks(const Blocks& blocks, int64_t begin, int64_t end,
+                                                   const F& f) {
+  typename Blocks::Scratch scratch(blocks);
+  for (int64_t i = begin; i < end; ++i) f(i, scratch);
+}
+
+// Of every block; of few logits without OpenMP, which takes as long as they do.
+template <typename Blocks, typename F>
+void for_blocks(const Blocks& blocks, const Problem& problem, const F& f) {
+  const int64_t count = blocks.count(), parts = problem.num_threads;
+  if (parts == 1 || num_logits(problem) <= kSerial) return run_blocks(blocks, 0, count, f);
+#pragma omp parallel for schedule(static) num_threads(problem.num_threads)
+  for (int64_t part = 0; part < parts; ++part)
+    run_blocks(blocks, count * part / parts, count * (part + 1) / parts, f);
 }
 
 template <typename Blocks>
