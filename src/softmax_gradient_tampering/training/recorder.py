@@ -61,7 +61,8 @@ class Recorder:
             circumstances.loss_kernel,
             describe_backends(torch.device(circumstances.device)),
         )
-        run_files.write_summary(folder, state.rows)
+        self._summary = run_files.SummaryFile(folder)
+        self._summary.write(state.rows)
 
     def end_epoch(self, state: RunState, checkpoint: dict[str, Any], model: nn.Module) -> None:
         """Write the row and the checkpoints of an epoch; evaluated, the checkpoint has a metric."""
@@ -69,7 +70,7 @@ class Recorder:
         epoch = state.position.epoch
         if self._filter_history is not None:
             self._filter_history.add(epoch, filter_norms(model))
-        run_files.write_summary(self._folder, state.rows)
+        self._summary.write(state.rows)
         self._checkpoints.save_epoch(checkpoint, epoch, state.best)
         for sink in self._sinks if "metric" in checkpoint else ():
             sink.write(state.rows[-1])

@@ -31,6 +31,7 @@ _KEEP_RECOVERIES = 2
 # ASCII digits only: \d matches digits of any script.
 _KEPT = re.compile(r"checkpoint-[0-9]+\.pth\.tar")
 _RECOVERY = re.compile(r"recovery-[0-9]+-[0-9]+\.pth\.tar")
+_KEPT_OR_RECOVERY = re.compile(f"{_KEPT.pattern}|{_RECOVERY.pattern}")
 # What a program that was killed has not renamed.
 _BEGUN = re.compile(r"\.new\.pth\.tar|\.[a-z0-9_.-]+\.pth\.tar\.tmp")
 
@@ -126,11 +127,9 @@ class CheckpointFolder:
             link_whole(last, self.folder / "previous.pth.tar", lasts=False)
         sync_folder(self.folder)  # after a power cut too, no `last` is newer than these
         rename(self._new, last)
-        for path in self._numbered(_KEPT):
+        for path in self._numbered(_KEPT_OR_RECOVERY):
             if path.name not in kept:
                 remove(path)
-        for path in self.recoveries():
-            remove(path)
 
     def save_recovery(self, checkpoint: dict[str, Any], position: Position) -> None:
         """Write recovery-<epoch>-<step>, and remove all but the newest two."""

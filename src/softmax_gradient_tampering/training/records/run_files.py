@@ -78,16 +78,31 @@ def write_environment(
     write_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
 
-def write_summary(folder: Path, rows: Sequence[Row]) -> None:
-    """summary.csv: all rows anew, so that the file is whole at any time and has one header.
+class SummaryFile:
+    """summary.csv of a run, to which rows are added.
 
-    Its name lasts with the next file's: the checkpoint of the same epoch is written after it.
+    Args:
+        folder: of the run.
     """
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "summary.csv", buffer.getvalue(), lasts=False)
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "summary.csv"
+        self._text = io.StringIO()
+        self._num_rows = 0
+        self._writer = csv.DictWriter(self._text, COLUMNS, lineterminator="\n")
+        self._writer.writeheader()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write all rows anew, so that the file is whole at any time and has one header.
+
+        Its name lasts with the next file's: the checkpoint of the same epoch is written after it.
+
+        Args:
+            rows: of the run; the first ones are those that were written before.
+        """
+        self._writer.writerows(rows[self._num_rows :])
+        self._num_rows = len(rows)
+        write_text(self._path, self._text.getvalue(), lasts=False)
 
 
 def read_summary(path: Path) -> list[Row]:
@@ -119,7 +134,7 @@ def rows_hash(rows: Sequence[Row]) -> str:
 
 
 def lines_hash(lines: Sequence[Sequence[str]]) -> str:
-    """`rows_hash` of the lines that `write_summary` wrote, without making numbers of them.
+    """`rows_hash` of the lines that `SummaryFile` wrote, without making numbers of them.
 
     CSV and JSON write a number alike. Of a line that is written in another way, as with 0.10
     for 0.1, the hash is another: then that of the rows counts.

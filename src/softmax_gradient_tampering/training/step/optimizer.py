@@ -84,6 +84,11 @@ def check_processes(opt: str, optimizer: torch.optim.Optimizer, num_processes: i
         )
 
 
+def may_draw(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer's step may draw random numbers; those of torch itself never do."""
+    return not type(optimizer).__module__.startswith("torch.optim.")
+
+
 def own_generators(optimizer: torch.optim.Optimizer) -> Generators:
     """The generators that an optimizer, or the one in its wrapper, keeps."""
     return [generator for _, _, generator in _own_generators(optimizer)]

@@ -15,6 +15,7 @@ from softmax_gradient_tampering.training.step.finiteness import are_finite
 from softmax_gradient_tampering.training.step.optimizer import (
     Generators,
     is_second_order,
+    may_draw,
     own_generators,
     seed_optimizer,
 )
@@ -135,8 +136,9 @@ class Trainer:
         if is_update:
             if self._waits_for_gpu:
                 before_waiting()
-            bits = counter_hash(*counters[:3], _OPTIMIZER, *counters[4:])
-            seed_optimizer(self._generators, bits, batch.images.device)
+            if may_draw(self.optimizer):
+                bits = counter_hash(*counters[:3], _OPTIMIZER, *counters[4:])
+                seed_optimizer(self._generators, bits, batch.images.device)
             is_finite, is_skipped = self._update()
         else:
             is_finite = are_finite(self._losses)
