@@ -18,7 +18,6 @@ from softmax_gradient_tampering.loss.kernels.options import (
     along_classes,
     compute_dtype,
     is_index,
-    row_scale,
 )
 from softmax_gradient_tampering.loss.torch_internals import log_softmax_backward
 
@@ -28,6 +27,8 @@ aten = torch.ops.aten
 BLOCK_SIZE = 2**19
 # Elements up to which the calls of the backward pass take longer than what they do.
 SMALL_SIZE = 2**15
+# Labels that a float32 counts exactly.
+COUNTABLE = 2**24
 # Classes below which rows are slow in torch: they are taken as the positions of one image.
 FEW_CLASSES = 16
 LOG2_E = math.log2(math.e)
@@ -69,7 +70,9 @@ def _block_losses(z: Tensor, target: Tensor, options: Options) -> tuple[Tensor, 
         zip(blocks.split(z), blocks.split(target), strict=True)
     ):
         log_p = blocks.buffer(z_block)
-        torch.log_softmax(z_block, 1, dtype, out=log_p)
+        if z_block.dtype != dtype:
+            z_block = blocks.buffer(z_block, 1).copy_(z_block)
+        torch.log_softmax(z_block, 1, out=log_p)
         loss, divisor = _block_loss(log_p, target_block, options)
         divisors.append(divisor)
         if is_each:
@@ -113,24 +116,40 @@ def backward(
         of_log_p = _nll_backward(grad_loss, log_p, target, stats, options)
         return log_softmax_backward(of_log_p, log_p, dtype).to(z.dtype)
     blocks = _Blocks(z)
+    has_ignored = _has_ignored(target, stats, options)
+    scale = grad_loss if options.reduction == "none" else grad_loss / stats
     grad = torch.empty_like(z, memory_format=torch.contiguous_format)
     z_blocks = blocks.split(z)
-    scales = blocks.split(grad_loss) if grad_loss.dim() else [grad_loss] * len(z_blocks)
+    scales = blocks.split(scale) if scale.dim() else [scale] * len(z_blocks)
     for result, z_block, target_block, scale in zip(
         blocks.split(grad), z_blocks, blocks.split(target), scales, strict=True
     ):
-        is_in_place = result.is_contiguous() and result.dtype == dtype
-        out = result if is_in_place else torch.empty(result.shape, dtype=dtype)
+        if has_ignored:  # its index may lie outside of the classes
+            # Not a product with the mask: where every row is ignored that is 0 * inf.
+            scale = torch.where(target_block != options.ignore_index, scale, 0)
+            target_block = target_block.clamp(0, z_block.shape[1] - 1)
+        is_in_place = result.dtype == dtype and result.stride(-1) == 1
+        out = result if is_in_place else blocks.buffer(result, 1)
         if blocks.has_positions:
             p = _exponentials(z_block, alpha, out)
             total = p.sum(1, keepdim=True)
         else:
             logits = _multiply(z_block, alpha, out=blocks.buffer(z_block))
             p, total = torch.softmax(logits, 1, out=out), None
-        _make_gradient(p, total, target_block, scale, stats, options)
+        _make_gradient(p, total, target_block, scale, options)
         if not is_in_place:
             result.copy_(out)
     return grad
+
+
+def _has_ignored(target: Tensor, divisor: Tensor, options: Options) -> bool:
+    """Whether some label is the ignored index; the mean of unweighted losses has counted it."""
+    if not is_index(target):
+        return False
+    is_counted = options.reduction == "mean" and options.weight is None
+    if is_counted and target.numel() <= COUNTABLE:
+        return float(divisor) != target.numel()
+    return bool((target == options.ignore_index).any())
 
 
 def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
@@ -157,7 +176,7 @@ class _Blocks:
         self.positions = min(num_lanes, max(1, z.shape[2:].numel()))
         self.images = min(num_lanes // self.positions, max(1, z.shape[0]))
         size = self.images * z.shape[1] * self.positions
-        self.memory: Tensor | None = None
+        self.memory: dict[int, Tensor] = {}
         self.size, self.dtype = size, compute_dtype(z.dtype)
 
     def split(self, tensor: Tensor) -> list[Tensor]:
@@ -167,11 +186,11 @@ class _Blocks:
             return blocks
         return [part for block in blocks for part in block.split(self.positions, -1)]
 
-    def buffer(self, block: Tensor) -> Tensor:
-        """Room for a block of z in the dtype of the computation."""
-        if self.memory is None:
-            self.memory = torch.empty(self.size, dtype=self.dtype)
-        return self.memory[: block.numel()].view(block.shape)
+    def buffer(self, block: Tensor, number: int = 0) -> Tensor:
+        """Room for a block of z in the dtype of the computation; another of every number."""
+        if number not in self.memory:
+            self.memory[number] = torch.empty(self.size, dtype=self.dtype)
+        return self.memory[number][: block.numel()].view(block.shape)
 
     def _turn(self, tensor: Tensor) -> Tensor:
         if not self.is_turned:
@@ -180,23 +199,24 @@ class _Blocks:
 
 
 def _make_gradient(
-    p: Tensor,
-    total: Tensor | None,
-    target: Tensor,
-    grad_loss: Tensor,
-    divisor: Tensor,
-    options: Options,
+    p: Tensor, total: Tensor | None, target: Tensor, scale: Tensor, options: Options
 ) -> None:
-    """scale * (sum(q) p' - q) in the place of p, with p' = p / total."""
+    """scale * (sum(q) p' - q) in the place of p, with p' = p / total.
+
+    Args:
+        p, total: exponentials and their sum, or probabilities and None.
+        target: probabilities, or class indices, none of them outside of the classes.
+        scale: 0-d, or of every row, 0 in ignored ones.
+        options: the loss's options.
+    """
     smoothing, weight = options.label_smoothing, options.weight
-    scale = row_scale(grad_loss, target, divisor, options)
+    scale = scale.unsqueeze(1) if scale.dim() else scale
     if not is_index(target):
         q = reference.target_distribution(target, p, options)
         factor = scale * q.sum(1, keepdim=True)
         p.mul_(factor if total is None else factor / total).sub_(q * scale)
         return
-    # An ignored index may lie outside of the classes.
-    label = target.clamp(0, p.shape[1] - 1).unsqueeze(1)
+    label = target.unsqueeze(1)
     at_label = scale if weight is None else scale * weight[label]
     factor = at_label = at_label * (1 - smoothing) if smoothing > 0 else at_label
     if smoothing > 0:
@@ -205,17 +225,18 @@ def _make_gradient(
     p.mul_(factor if total is None else factor / total)
     if smoothing > 0:
         p.sub_(even if weight is None else even * along_classes(weight, p))
-    p.scatter_add_(1, label, -at_label)
+    p.scatter_add_(1, label, (-at_label).expand(label.shape))
 
 
 def _exponentials(z: Tensor, alpha: Alpha, out: Tensor) -> Tensor:
     """exp(alpha (z - m)) of images, with m the largest logits of a position.
 
-    Torch's exp2 takes a third of its exp, and its softmax of images is slow.
+    Torch's exp2 takes a third of its exp, and its softmax of images is slow. Numbers that do not
+    lie side by side are copied first.
     """
     if isinstance(alpha, Tensor) or alpha == 0:
         z, alpha = _multiply(z, alpha, out), 1.0
-    elif z.dtype != out.dtype:
+    elif z.dtype != out.dtype or z.stride(-1) != 1:
         z = out.copy_(z)
     return torch.sub(z, z.amax(1, keepdim=True), out=out).mul_(alpha * LOG2_E).exp2_()
 
