@@ -12,6 +12,7 @@ from torch.func import grad, vmap
 
 from softmax_gradient_tampering import (
     TamperedCrossEntropyLoss,
+    TamperedTrainerLoss,
     fold_alpha,
     power_transform,
     stationary_threshold,
@@ -123,6 +124,33 @@ def test_alpha_is_that_of_the_forward_pass():
     alpha.fill_(0.5)  # a schedule moves on
     loss.backward()
     assert_equal(leaf.grad, value_and_gradient(tampered_cross_entropy, logits, target, 0.25)[1])
+
+
+def of_outputs(trainer_loss):
+    return lambda z, t: trainer_loss((z,), t)
+
+
+KEEPS = {
+    "module": TamperedCrossEntropyLoss,
+    "tamper": lambda alpha: tamper(F.cross_entropy, alpha),
+    "trainer": lambda alpha: of_outputs(TamperedTrainerLoss(alpha)),
+}
+
+
+@pytest.mark.parametrize("name", KEEPS)
+def test_what_a_schedule_writes_to_a_tensor_counts_from_the_next_call_on(name):
+    logits, target, _ = Case().make()
+    alpha = torch.tensor(0.25)
+    loss_fn = KEEPS[name](alpha)
+    for value in (0.25, 1.0, 0.0):
+        alpha.fill_(value)
+        actual = value_and_gradient(loss_fn, logits, target)
+        expected = value_and_gradient(tampered_cross_entropy, logits, target, value)
+        for ours, plain in zip(actual, expected, strict=True):
+            assert_close(ours, plain)
+    alpha.fill_(-1.0)
+    with pytest.raises(ValueError, match=r"at least 0, got -1\.0"):
+        loss_fn(logits, target)
 
 
 def test_python_warns_once_of_an_alpha_above_1(call):

@@ -205,3 +205,25 @@ def test_binary_of_a_logit_is_the_cross_entropy_of_two_classes():
     expected, of_two = value_and_gradient(tampered_cross_entropy, two, target, 0.25)
     assert_close(loss, expected)
     assert_close(gradient, of_two[:, 1])
+
+
+def test_a_loss_may_have_arguments_of_any_name():
+    logits, target, _ = Case().make()
+
+    def loss(z, target, alpha, loss_fn):
+        return alpha * loss_fn(z, target)
+
+    def called(z, t):
+        return tamper(loss, 0.25)(z, t, alpha=2.0, loss_fn=F.cross_entropy)
+
+    actual = value_and_gradient(called, logits, target)
+    expected = value_and_gradient(tamper(F.cross_entropy, 0.25), logits, target)
+    for ours, half in zip(actual, expected, strict=True):
+        assert_close(ours, 2 * half)
+
+
+@pytest.mark.parametrize("wrap", [lambda loss: (loss, 1), lambda loss: {"loss": loss}])
+def test_a_loss_that_is_more_than_a_tensor_is_refused_in_a_sentence(wrap):
+    logits, target, _ = Case().make()
+    with pytest.raises(TypeError, match=r"must return a tensor, not a (tuple|dict); pass"):
+        tamper(lambda z, t: wrap(F.cross_entropy(z, t)), 0.25)(logits, target)

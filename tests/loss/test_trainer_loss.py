@@ -67,6 +67,8 @@ def test_labels_of_pixels_and_class_probabilities():
     loss_fn = TamperedTrainerLoss(ALPHA)
     expected = tampered_cross_entropy(z, y, ALPHA)
     assert torch.allclose(loss_fn(SimpleNamespace(logits=z), y, 40), expected)
+    z, y = some_logits(2, 3, 3, 3), torch.randint(3, (2, 3, 3))  # which dimension is not seen
+    assert torch.allclose(loss_fn((z,), y), tampered_cross_entropy(z, y, ALPHA))
     for shape in ((6, 4), (2, 3, 4)):
         z, soft = some_logits(*shape), torch.rand(*shape).softmax(-1)
         expected = tampered_cross_entropy(z.flatten(0, -2), soft.flatten(0, -2), ALPHA)

@@ -62,6 +62,18 @@ def check_alpha(alpha: Any) -> Alpha:
     return number
 
 
+def keep_alpha(alpha: Any) -> Alpha:
+    """Check alpha for later calls: a number as a float, a tensor as it is.
+
+    What a schedule writes to a tensor then counts from the next call on, on every device.
+
+    Raises:
+        ValueError, TypeError: as `check_alpha`.
+    """
+    number = check_alpha(alpha)
+    return alpha.detach() if isinstance(alpha, Tensor) else number
+
+
 def check_tensors(optional: tuple[str, ...] = (), **named: object) -> None:
     """Check that every argument is a tensor; an optional one may be None.
 

@@ -14,6 +14,7 @@ from softmax_gradient_tampering.loss.alpha import (
     check_alpha,
     check_tensors,
     is_symbolic,
+    keep_alpha,
     record,
 )
 from softmax_gradient_tampering.loss.dispatcher import define_operator
@@ -59,7 +60,7 @@ def tamper(loss_fn: Callable[..., Tensor], alpha: Alpha) -> Callable[..., Tensor
 
     Source: follows from arXiv 2111.12495, as p' = softmax(alpha z).
     """
-    return partial(_tampered_loss, loss_fn, check_alpha(alpha))
+    return partial(_tampered_loss, loss_fn, keep_alpha(alpha))
 
 
 def tampered_binary_cross_entropy_with_logits(
@@ -110,10 +111,16 @@ def is_compiled_transform() -> bool:
 
 
 def _tampered_loss(
-    loss_fn: Callable[..., Tensor], alpha: Alpha, input: Tensor, *args: Any, **kwargs: Any
+    loss_fn: Callable[..., Tensor], alpha: Alpha, /, input: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
     """The loss that `tamper` returns, of its first two arguments."""
+    alpha = check_alpha(alpha)  # of a tensor its value now: a schedule may have written to it
     value = loss_fn(input, *args, **kwargs)
+    if isinstance(value, tuple | list | dict):
+        raise TypeError(
+            f"the loss to tamper with must return a tensor, not a {type(value).__name__}; pass a "
+            "function that returns the loss alone"
+        )
     if isinstance(alpha, float) and alpha == 0:
         surrogate = loss_fn(_at_zero(input), *args, **kwargs)
     else:
@@ -129,7 +136,7 @@ def report(value: Tensor, surrogate: Tensor) -> Tensor:
         # What torch.compile makes of a Function has no derivative of forward mode, and with torch
         # 2.9 and 2.11 none under torch.func: without a word. These operations it cannot mistake.
         zero = torch.where(surrogate.isfinite(), surrogate - surrogate.detach(), 0)
-        return value.detach() + zero
+        return value.detach() + zero.to(value.dtype)
     if _is_in_a_graph():
         reported: Tensor = _report_operator(value, surrogate)
         return reported

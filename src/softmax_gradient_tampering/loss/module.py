@@ -5,7 +5,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.alpha import Alpha, keep_alpha
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
 
 
@@ -13,7 +13,8 @@ class TamperedCrossEntropyLoss(nn.CrossEntropyLoss):
     """`nn.CrossEntropyLoss` with a tampered gradient; see `tampered_cross_entropy`.
 
     Args:
-        alpha: the exponent of the power transform, >= 0; may be set anew at any time.
+        alpha: the exponent of the power transform, >= 0; may be set anew at any time, and a 0-d
+            tensor may be written to.
         weight: (C,) weight of every class; a buffer, so it moves with the module.
         ignore_index: class index that does not count.
         reduction: "mean", "sum" or "none".
@@ -43,7 +44,7 @@ class TamperedCrossEntropyLoss(nn.CrossEntropyLoss):
         super().__init__(
             weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
         )
-        self._alpha = self._compiled_alpha = check_alpha(alpha)
+        self._alpha = self._compiled_alpha = keep_alpha(alpha)
         self.kernel = kernel
 
     @property

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha
+from softmax_gradient_tampering.loss.alpha import Alpha, keep_alpha
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
 from softmax_gradient_tampering.loss.inference.scaled_logits import get_logits
 
@@ -54,7 +54,7 @@ class TamperedTrainerLoss:
     def __init__(
         self, alpha: Alpha, *, shift_labels: bool | None = None, label_smoothing: float = 0.0
     ) -> None:
-        self.alpha = check_alpha(alpha)
+        self.alpha = keep_alpha(alpha)
         self.shift_labels = shift_labels
         self.label_smoothing = label_smoothing
 
@@ -118,6 +118,8 @@ def _to_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if labels.is_floating_point():
         if labels.shape == logits.shape and logits.dim() in (2, 3):
             return logits.flatten(0, -2), labels.flatten(0, -2)
+    elif logits.dim() > 3 and labels.shape == logits.shape[:1] + logits.shape[2:]:
+        return logits, labels  # of images, also where height and width are the number of classes
     elif labels.shape == logits.shape[:-1]:
         return logits.flatten(0, -2), labels.flatten()
     elif logits.dim() > 2 and labels.shape == logits.shape[:1] + logits.shape[2:]:

@@ -388,3 +388,19 @@ def test_autocast_that_is_on_sees_the_new_weights(features):
         logits = model(features)
         fold_alpha(model, 0.25)
         assert_equal(model(features), 0.25 * logits)
+
+
+def test_a_layer_in_several_places_of_a_model_is_refused_or_tried_out():
+    layer = nn.Linear(4, 4)
+    model, features = nn.Sequential(layer, nn.ReLU(), layer), torch.randn(3, 4)
+    before = layer.weight.clone()
+    for options in ({}, {"head": "2"}, {"head": layer}):
+        with pytest.raises(ValueError, match="in 2 places of Sequential: '0', '2'; pass example"):
+            fold_alpha(model, 0.25, **options)
+    with pytest.raises(ValueError, match="do not become alpha times"):
+        fold_alpha(model, 0.25, example_input=features)
+    assert_equal(layer.weight, before)
+    twice = nn.ModuleDict({"head": layer, "fc": layer})
+    twice.forward = layer.forward  # two names of the head, called once
+    expected = 0.25 * twice(features)
+    assert_equal(fold_alpha(twice, 0.25, head="fc", example_input=features)(features), expected)

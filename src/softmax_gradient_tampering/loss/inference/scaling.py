@@ -13,7 +13,7 @@ from softmax_gradient_tampering.loss.inference.trial import (
     logits_of,
     outputs_of,
 )
-from softmax_gradient_tampering.loss.inference.weights import check_weights, multiply
+from softmax_gradient_tampering.loss.inference.weights import check_place, check_weights, multiply
 
 
 @torch.no_grad()
@@ -55,6 +55,8 @@ def scale_heads(
     """
     for layer in heads:
         check_weights(layer, model, instead)
+        if example_input is None:
+            check_place(layer, model)
 
     def outputs() -> list[Tensor]:
         # Without an example, what the heads make of features: their own forward may be anything.

@@ -46,6 +46,22 @@ def check_weights(layer: Layer, model: nn.Module, instead: str) -> None:
         )
 
 
+def check_place(layer: Layer, model: nn.Module) -> None:
+    """Refuse a layer that a model holds in several places: it may be no head in one of them.
+
+    Raises:
+        ValueError: it does.
+    """
+    modules = model.named_modules(remove_duplicate=False)
+    names = [repr(name) for name, module in modules if module is layer]
+    if len(names) > 1:
+        raise ValueError(
+            f"the head is in {len(names)} places of {type(model).__name__}: "
+            f"{', '.join(names[:4])}; pass example_input=, which shows whether the logits become "
+            "alpha times what they were"
+        )
+
+
 def multiply(layer: Layer, factor: float, instead: str) -> None:
     """Multiply weight and bias in place; `instead` is what a user can do, as a sentence's end.
 
