@@ -122,7 +122,9 @@ def tampered_cross_entropy(
 
 
 def is_direct(input: Tensor, target: Tensor, alpha: float, options: tuple[Any, ...]) -> bool:
-    """Whether a call may go straight to the compiled kernel: every further step would do nothing.
+    """Whether a call may go straight to the compiled kernel, if `direct` takes its tensors.
+
+    Every further step would do nothing.
 
     Args:
         input, target, alpha: as the caller gives them.
