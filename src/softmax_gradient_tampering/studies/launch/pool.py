@@ -1,5 +1,6 @@
 """A pool of worker processes that train one small run after another, imports paid once."""
 
+import atexit
 import ctypes
 import gc
 import multiprocessing
@@ -160,6 +161,7 @@ def _work(connection: Connection, num_threads: int, devices: str) -> None:
     from softmax_gradient_tampering.training.run import run
 
     gc.freeze()  # what is imported stays: no run is held up by a look for garbage in it
+    atexit.register(gc.unfreeze)  # libraries complain of what is left when the process ends
     torch.set_num_threads(num_threads)
     leave_with_parent = _leave_with(os.getppid())
     while True:
