@@ -64,7 +64,7 @@ class BatchLog:
         """Count a batch, and show the figures where that is due; all processes take part."""
         self._progress.advance()
         self._num_images += len(outcome.batch.labels) * self._processes.number
-        if not self._is_logged(outcome.number):
+        if not self._is_logged(outcome.number) or self._is_unseen:
             return
         now = time.perf_counter()
         images_per_s = (self._num_images - self._num_at_log) / (now - self._logged)
@@ -82,6 +82,12 @@ class BatchLog:
             path = self._run_folder.path / f"train-{epoch + 1}-{outcome.number}.jpg"
             _save_images(path, outcome.batch.images)
         self._logged, self._num_at_log = time.perf_counter(), self._num_images
+
+    @property
+    def _is_unseen(self) -> bool:
+        """Whether no process shows or saves anything."""
+        is_alone = self._processes.number == 1
+        return is_alone and self._progress.is_silent and not self._config.save_images
 
     def _is_logged(self, number: int) -> bool:
         is_last = number == self._num_batches - 1
