@@ -78,6 +78,7 @@ def time_in_turns(num_turns: int) -> list[Row]:
             started = clock()
             run(replace(config, output=folder, experiment=str(number)), is_silent=True)
             runs.append(clock() - started)
+    gc.unfreeze()
     runs, bare = runs[1:], bare[1:]  # the first of each loads what is loaded once
     ratios = [ours / theirs for ours, theirs in zip(runs, bare, strict=True)]
     rows = [

@@ -46,11 +46,9 @@ SHAPES = """## The loss of logits by shape
 `benchmarks/bench_shapes.py`: forward and backward on a CPU, this package's time by that of
 `F.cross_entropy(z, target)`, which has the gradient of alpha 1; float32 logits (N, C) or
 (N, C, d1, ...), contiguous, and class indices, or as named. One thread is measured in its CPU
-time, two in wall time. `before` is the code before the compiled kernel took images as they lie,
-measured on the same day; `blocks` is this package's where it has no C++ compiler. Other programs
-had the same cores meanwhile, seven to ten processes for two of them, so that a figure of one thread
-is uncertain by a tenth or two, and one of two threads, in wall time, says mostly who waits for a
-core.
+time, two in wall time, on a machine with nothing else to do; `blocks` is this package's where it
+has no C++ compiler. Torch's time at several megabytes depends on whether the allocator has pages
+for it already: where it has none, they are its larger part, and the ratio is lower.
 """
 
 LINEAR = """## From hidden states to the loss
@@ -59,14 +57,13 @@ LINEAR = """## From hidden states to the loss
 classifier; rows x features x classes. `torch, whole logits` is `F.cross_entropy(F.linear(hidden,
 weight), target)`; `torch, chunked` is torch's `F.linear_cross_entropy` with the chunks that it
 chooses, `by 8` with chunks of an eighth of the rows. One thread of a CPU is measured in its CPU
-time. On 2026-11-26 some ten other processes had the same two cores meanwhile.
+time.
 """
 
 STEP = """## The training step
 
 What `benchmarks/bench_step.py` measures, against a bare PyTorch loop that does the same work; the
-loss as a share of a resnet18 step. `before` is the code before the step made one pass over loss and
-gradients, measured on the same day.
+loss as a share of a resnet18 step.
 """
 
 TIMM = """## Beside timm's training script and loader

@@ -17,8 +17,8 @@ PAGE = ROOT / "docs" / "choosing-alpha.md"
 RATES = RESULTS / "2026-11-26-alpha-and-rate" / "runs.csv"
 STUDIES = {
     "2026-11-25-demo-digits": "digits, weight decay 2e-2",
-    "2026-11-25-cifar-norm": "CIFAR-10 subset, batch norm",
-    "2026-11-25-cifar-no-norm-lr-0.02": "the same without norm, lr 0.02",
+    "2026-11-27-cifar-norm": "CIFAR-10 subset, batch norm",
+    "2026-11-27-cifar-no-norm": "the same without norm, lr 0.02",
 }
 GAINS = (0.1, 0.2, 0.5, 1.0)
 

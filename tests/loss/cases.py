@@ -110,7 +110,7 @@ def value_and_gradient(loss_fn, logits: Tensor, *args, **options) -> tuple[Tenso
     """The loss, and its gradient for an incoming gradient of 1, 1 + 1/7, 1 + 2/7, ..."""
     logits = logits.detach().clone().requires_grad_()
     loss = loss_fn(logits, *args, **options)
-    incoming = 1 + torch.arange(loss.numel(), dtype=torch.float64) / 7
+    incoming = 1 + torch.arange(loss.numel(), dtype=torch.float64, device=loss.device) / 7
     loss.backward(incoming.reshape(loss.shape).to(loss))
     assert logits.grad is not None
     return loss.detach(), logits.grad

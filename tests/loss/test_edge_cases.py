@@ -201,3 +201,16 @@ def test_gradients_accumulate_over_micro_batches_to_that_of_the_whole_batch():
     for rows in torch.arange(8).split(2):
         (tampered_cross_entropy(leaf[rows], target[rows], 0.25) / 4).backward()
     assert_close(leaf.grad, expected)
+
+
+@pytest.mark.parametrize("kernel", ["auto", "reference", "blocks", "cpu"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_the_default_device_is_nobodys_concern(kernel, reduction):
+    options = {"label_smoothing": 0.1, "reduction": reduction, "kernel": kernel}
+    for dtype in (torch.float32, torch.bfloat16):
+        logits, target, _ = Case().make(dtype)
+        expected = value_and_gradient(tampered_cross_entropy, logits, target, 0.25, **options)
+        with torch.device("meta"):
+            actual = value_and_gradient(tampered_cross_entropy, logits, target, 0.25, **options)
+        for each, same in zip(actual, expected, strict=True):
+            assert_equal(each, same)

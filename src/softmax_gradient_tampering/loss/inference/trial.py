@@ -55,7 +55,7 @@ def outputs_of(layer: Layer) -> Tensor:
     else:
         sizes = zip(layer.dilation, layer.kernel_size, strict=True)
         shape = [2, layer.in_channels, *(1 + step * (size - 1) for step, size in sizes)]
-    features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    features = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     try:
         # Not by a call, which would tell the layer's hooks of features that are none.
         return layer.forward(features.to(layer.weight))

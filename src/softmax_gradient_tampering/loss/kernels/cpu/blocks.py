@@ -60,7 +60,7 @@ def _block_losses(z: Tensor, target: Tensor, options: Options) -> tuple[Tensor, 
     """All losses, or the sums of those of every block; and the weight of what counts in each."""
     dtype = compute_dtype(z.dtype)
     is_each = options.reduction == "none"
-    losses = torch.empty(z.shape[:1] + z.shape[2:] if is_each else (), dtype=dtype)
+    losses = z.new_empty(z.shape[:1] + z.shape[2:] if is_each else (), dtype=dtype)
     if options.reduction == "mean":
         options = options._replace(reduction="sum")
     blocks = _Blocks(z)
@@ -189,7 +189,7 @@ class _Blocks:
     def buffer(self, block: Tensor, number: int = 0) -> Tensor:
         """Room for a block of z in the dtype of the computation; another of every number."""
         if number not in self.memory:
-            self.memory[number] = torch.empty(self.size, dtype=self.dtype)
+            self.memory[number] = torch.empty(self.size, dtype=self.dtype, device="cpu")
         return self.memory[number][: block.numel()].view(block.shape)
 
     def _turn(self, tensor: Tensor) -> Tensor:
