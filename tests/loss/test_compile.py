@@ -130,6 +130,7 @@ def test_compiled_func_grad_equals_eager(case):
     assert_close(compiled(logits), gradient(logits))
 
 
+OLD_TORCH = tuple(map(int, torch.__version__.split(".")[:2])) <= (2, 11)
 LOSSES = {
     "cross-entropy": lambda z, t: tampered_cross_entropy(z, t, 0.25),
     "smoothed": lambda z, t: tampered_cross_entropy(z, t, 0.25, label_smoothing=0.1),
@@ -157,7 +158,10 @@ def test_a_penalty_of_the_gradient_is_counted_where_the_graph_runs_as_it_is(name
 
 @pytest.mark.parametrize("is_inside", [False, True], ids=["outside", "inside"])
 @pytest.mark.parametrize("name", [name for name in LOSSES if "alpha 0" not in name])
-def test_forward_mode_of_a_compiled_loss_is_that_of_eager(name, is_inside):
+def test_forward_mode_of_a_compiled_loss_is_that_of_eager(name, is_inside, request):
+    if OLD_TORCH and name == "linear" and not is_inside:
+        refused = pytest.mark.xfail(raises=NotImplementedError, reason="torch 2.11 refuses it")
+        request.applymarker(refused)
     logits, target, _ = Case().make()
 
     def tangent(loss_fn):
