@@ -32,7 +32,7 @@ ALLOWED = {
     },
     "recipes": {"yaml", "errors"},
     "studies": {
-        *("torch", "numpy", "scipy", "matplotlib", "jinja2", "markupsafe", "optuna", "wandb"),
+        *("torch", "numpy", "scipy", "matplotlib", "jinja2", "markupsafe", "optuna"),
         *("errors", "terminal", "files", "loss", "recipes", "training"),
     },
     "commands": {

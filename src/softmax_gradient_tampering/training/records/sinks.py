@@ -7,6 +7,28 @@ from typing import Any, Protocol
 from softmax_gradient_tampering.errors import UserError, as_user_error
 from softmax_gradient_tampering.training.records.run_files import Row
 
+PROJECT = "softmax-gradient-tampering"  # of Weights & Biases
+
+
+def import_library(name: str) -> Any:
+    """The library of a sink.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        if name == "wandb":
+            import wandb
+
+            return wandb
+        from torch.utils import tensorboard
+
+        return tensorboard
+    except ImportError as error:
+        raise UserError(
+            f"--log {name}: not installed; pip install softmax-gradient-tampering[log]"
+        ) from error
+
 
 class Sink(Protocol):
     def write(self, row: Row) -> None: ...
@@ -18,14 +40,9 @@ class TensorBoard:
     """Event files in the run folder's `tensorboard/`."""
 
     def __init__(self, folder: Path, args: Mapping[str, Any]) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError(
-                "--log tensorboard: not installed; pip install softmax-gradient-tampering[log]"
-            ) from error
+        library = import_library("tensorboard")
         with as_user_error("--log tensorboard"):  # of a full disk, say
-            self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+            self._writer: Any = library.SummaryWriter(str(folder / "tensorboard"))
             self._writer.add_text("args", "\n".join(f"    {k}: {v}" for k, v in args.items()))
 
     def write(self, row: Row) -> None:
@@ -44,15 +61,10 @@ class WandB:
     """A Weights & Biases run named as the run folder, its files in it."""
 
     def __init__(self, folder: Path, args: Mapping[str, Any]) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError(
-                "--log wandb: not installed; pip install softmax-gradient-tampering[log]"
-            ) from error
+        library = import_library("wandb")
         with as_user_error("--log wandb"):
-            self._run: Any = wandb.init(
-                project="softmax-gradient-tampering",
+            self._run: Any = library.init(
+                project=PROJECT,
                 name=folder.name,
                 dir=str(folder),
                 config=dict(args),

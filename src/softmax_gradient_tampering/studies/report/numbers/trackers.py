@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from softmax_gradient_tampering.errors import UserError, as_user_error
+from softmax_gradient_tampering.errors import as_user_error
 from softmax_gradient_tampering.studies.report.numbers.curves import ArmCurve
 from softmax_gradient_tampering.studies.report.numbers.rows import Table
+from softmax_gradient_tampering.training.records.sinks import PROJECT, import_library
 
-_PROJECT = "softmax-gradient-tampering"
 _EVENTS = "events.out.tfevents.*"
 
 
@@ -42,7 +42,7 @@ def check_trackers(names: Sequence[str]) -> None:
         UserError: one is not.
     """
     for name in names:
-        _import(name)
+        import_library(name)
 
 
 def send_report(tracked: Tracked, names: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ def send_report(tracked: Tracked, names: Sequence[str]) -> None:
     """
     for name in names:
         with as_user_error(f"--log {name}"):  # of a full disk, say
-            TRACKERS[name](_import(name), tracked)
+            TRACKERS[name](import_library(name), tracked)
 
 
 def tensorboard_folder(page: Path) -> Path:
@@ -85,7 +85,7 @@ def _to_tensorboard(module: Any, tracked: Tracked) -> None:
 def _to_wandb(module: Any, tracked: Tracked) -> None:
     """A run named as the study, with the tables and the page."""
     run = module.init(
-        project=_PROJECT, name=tracked.name, job_type="report", dir=str(tracked.page.parent)
+        project=PROJECT, name=tracked.name, job_type="report", dir=str(tracked.page.parent)
     )
     try:
         run.summary["verdict"] = tracked.verdict
@@ -100,21 +100,6 @@ def _to_wandb(module: Any, tracked: Tracked) -> None:
 
 
 TRACKERS = {"tensorboard": _to_tensorboard, "wandb": _to_wandb}
-
-
-def _import(name: str) -> Any:
-    try:
-        if name == "wandb":
-            import wandb
-
-            return wandb
-        from torch.utils import tensorboard
-
-        return tensorboard
-    except ImportError as error:
-        raise UserError(
-            f"--log {name}: not installed; pip install softmax-gradient-tampering[log]"
-        ) from error
 
 
 def _markdown(table: Table) -> str:
