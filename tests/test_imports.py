@@ -40,6 +40,7 @@ ALLOWED = {
     },
     "cli": {"errors", "terminal", "commands", "training"},
     "program": {"terminal", "cli", "commands"},
+    "__main__": {"program"},
     "__init__": {"loss"},
 }
 # Of training, studies see the configuration, the records and the entry, never the loop.

@@ -30,7 +30,7 @@ def list_modules() -> str:
     """The tree of the package, a line for each folder and file, as text of the page."""
     lines = [
         "src/softmax_gradient_tampering/",
-        *_files(PACKAGE, 1, ("__init__.py", "program.py", "cli.py")),
+        *_files(PACKAGE, 1, ("__init__.py", "__main__.py", "program.py", "cli.py")),
     ]
     for room in ROOMS:
         lines += _room(PACKAGE / room, 1)

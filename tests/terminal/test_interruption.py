@@ -58,7 +58,7 @@ def test_where_it_is_ignored_it_stays_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ("-m", "softmax_gradient_tampering.program", "train", "--epochs", "1"),
+        ("-m", "softmax_gradient_tampering", "train", "--epochs", "1"),
         (ROOT / "train.py", "--epochs", "1"),
     ],
     ids=["sgt train", "train.py"],

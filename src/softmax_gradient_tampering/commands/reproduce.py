@@ -13,11 +13,16 @@ def main(argv: Sequence[str]) -> None:
 
     if asked.request is not None:
         print(describe(asked))
+
+        from softmax_gradient_tampering.studies.launch.run_study import (
+            check_study,
+            plan_study,
+            run_study,
+        )
+
         if asked.action == "dry_run":
+            check_study(asked.request)
             return
-
-        from softmax_gradient_tampering.studies.launch.run_study import plan_study, run_study
-
         if asked.action == "plan":
             plan_study(asked.request)
             print(f"\nPlanned; none started. Next: sgt study commands {asked.path}")

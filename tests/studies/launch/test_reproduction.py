@@ -105,10 +105,11 @@ def test_clipping_by_norm_has_no_equivalent_and_adaptive_clipping_has_one(photos
     assert kinds(ROW, "--controls") == {"baseline", "tampered"}
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_dry_run_says_what_would_run_and_writes_nothing(
     photos: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = ["--epochs", "2", "--class-weights", "balanced"]
+    changes = ["--epochs", "2", "--class-weights", "balanced", "--model", "resnet20"]
     words = ["reproduce", CLIPPED, "--data_dir", photos, "--processes-per-run", "2"]
     assert main([*words, "--seeds", "3", "--dry-run", "--", *changes]) == 0
     said = capsys.readouterr().out
@@ -122,6 +123,27 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(
     assert "1.0 is this project's choice" in said
     assert re.search(r"^alpha-0\.25 +tampered +3 +modify-softmax=0\.25$", said, re.MULTILINE)
     assert re.search(r"^tuning-\S+ +tuning +1 .*lr=0\.8 weight-decay=0\.001 ", said, re.MULTILINE)
+    assert [path.name for path in Path().iterdir()] == ["photos"]
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    ("own", "training", "message"),
+    [
+        ("--jobs 0", "", "--jobs 0: must be at least 1"),
+        ("--jobs-per-gpu 2", "", "--jobs-per-gpu belongs to --gpus"),
+        ("", "--opt sdg", "--opt sdg: timm has no such optimizer; did you mean sgd?"),
+        ("--grid opt=sgd,adamm", "", "--opt adamm: timm has no such optimizer"),
+    ],
+)
+def test_a_dry_run_sees_what_would_end_every_run(
+    own: str, training: str, message: str, photos: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", ROW, "--data_dir", photos, "--dry-run", *own.split()]
+    assert main([*words, "--", *SMALL, *training.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
     assert [path.name for path in Path().iterdir()] == ["photos"]
 
 

@@ -15,6 +15,7 @@ from softmax_gradient_tampering.studies.launch.runner import (
     check_plan,
     open_runner,
     options_for_this_machine,
+    set_up_arms,
 )
 from softmax_gradient_tampering.studies.launch.settling import add_seeds
 from softmax_gradient_tampering.studies.plan.request import RunRequest
@@ -68,6 +69,17 @@ def plan_study(request: RunRequest) -> StudyFolder:
     with end_on_interruption(request.path), open_runner(options) as runner:
         _check(request, options, runner)
         return create_study(request.path, request.plan)
+
+
+def check_study(request: RunRequest) -> None:
+    """Set up one run of every arm that is not yet planned, and write nothing.
+
+    Raises:
+        UserError: the study cannot be run, or the folder holds another one.
+    """
+    options = options_for_this_machine(request.machine, request.plan.processes_per_run)
+    if missing := missing_arms(request.path, request.plan):
+        set_up_arms(request.plan.only(missing), options)
 
 
 def _check(request: RunRequest, options: RunnerOptions, runner: Runner) -> dict[str, RunCost]:

@@ -106,8 +106,8 @@ def check_plan(
     Args:
         plan: of the study.
         options: how its runs are started.
-        runner: trains them; where a run is a torchrun job, workers are started for this alone,
-            and nothing is tried.
+        runner: trains them; where a run is a torchrun job, its arms are set up, and nothing is
+            tried.
         path: of the study.
 
     Returns:
@@ -119,6 +119,15 @@ def check_plan(
     if options.processes_per_run == 1:
         with trial_folder(path) as folder:
             return check_arms(plan, runner, folder)
+    return set_up_arms(plan, options)
+
+
+def set_up_arms(plan: Plan, options: RunnerOptions) -> dict[str, RunCost]:
+    """Set up one run of every arm in workers that are started for this alone; write nothing.
+
+    Raises:
+        UserError: an arm cannot be run as it is.
+    """
     with open_runner(replace(options, processes_per_run=1, devices=())) as workers:
         return check_arms(plan, workers)
 

@@ -213,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     add_machine_flags(parser)
     actions = parser.add_mutually_exclusive_group()
     for flag, text in (
-        ("--dry-run", "print what would be trained, and write nothing [off]"),
+        ("--dry-run", "print what would be trained, try whether it can be, write nothing [off]"),
         ("--plan", "plan the study, for sgt study commands, and start nothing [off]"),
         ("--row", "print the row of the study that is there, and train nothing [off]"),
     ):

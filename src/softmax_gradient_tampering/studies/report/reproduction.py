@@ -58,8 +58,8 @@ def describe(asked: Reproduction) -> str:
     lines = [
         f"Row:       {', '.join(asked.row.tampered)}, beside {asked.row.baseline}",
         f"Published: {shown}; one run each ({figures[0].source})",
-        f"Each run:  {_step(plan, config)}; {config.epochs} epochs and {config.cooldown_epochs} "
-        "of cool-down",
+        f"Each run:  {_step(plan, config)}; {plural(config.epochs, 'epoch')} and "
+        f"{config.cooldown_epochs} of cool-down",
         f"Precision: {_precision(plan.config)} in all arms; published in float16, which has no "
         "equivalent control",
         f"Controls:  {control}",

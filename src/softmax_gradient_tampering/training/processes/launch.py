@@ -1,12 +1,20 @@
-"""What the environment says of a launch by torchrun; read without torch."""
+"""What the environment says of a launch; read without torch."""
 
 import os
 
 from softmax_gradient_tampering.errors import UserError
 
 
-def environment_number(name: str, default: int, smallest: int = 0) -> int:
-    """A whole number that torchrun sets.
+def environment_number(
+    name: str, default: int, smallest: int = 0, launcher: str = "torchrun"
+) -> int:
+    """A whole number that a launcher sets.
+
+    Args:
+        name: of the variable.
+        default: where it is not set.
+        smallest: number that it may hold.
+        launcher: that sets it, for the message.
 
     Raises:
         UserError: the variable holds something else.
@@ -16,7 +24,8 @@ def environment_number(name: str, default: int, smallest: int = 0) -> int:
     if not is_number or int(text) < smallest:
         raise UserError(
             f"{name}={text!r:.60} in the environment: must be a whole number from {smallest}, as "
-            "torchrun sets it; unset it for a run of one process",
+            f"{launcher} sets it; unset it for a run of one process, or start the processes by "
+            "torchrun or by srun",
             is_local=True,  # this very variable may say which process this is
         )
     return int(text)

@@ -6,12 +6,14 @@ the step alone says how many processes belong together. Read without torch.
 
 import os
 import re
+from functools import partial
 from zlib import crc32
 
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.training.processes.launch import environment_number
 
 _NUM_TASKS = "SLURM_STEP_NUM_TASKS"
+_step_number = partial(environment_number, launcher="srun")
 # Beside the ports that systems give out by themselves.
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000
 # What other launchers tell their processes: how many there are.
@@ -35,7 +37,7 @@ def join_step() -> None:
     """
     if "RANK" in os.environ:
         return
-    number = environment_number(_NUM_TASKS, 1, smallest=1)
+    number = _step_number(_NUM_TASKS, 1, smallest=1)
     if number == 1:
         _refuse_other_launchers()
         return
@@ -55,7 +57,7 @@ def join_step() -> None:
             )
     own = {
         "WORLD_SIZE": str(number),
-        "RANK": str(environment_number("SLURM_PROCID", 0)),
+        "RANK": str(_step_number("SLURM_PROCID", 0)),
         "LOCAL_RANK": str(_local_rank()),
     }
     os.environ.update(own)
@@ -67,8 +69,8 @@ def _local_rank() -> int:
     """The process's number on its node; 0 where Slurm shows each task a single GPU of its own."""
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     is_bound = len(devices) == 1 and devices != [""] and "SLURM_GPUS_ON_NODE" in os.environ
-    on_node = environment_number("SLURM_GPUS_ON_NODE", 1)
-    return 0 if is_bound and on_node != 1 else environment_number("SLURM_LOCALID", 0)
+    on_node = _step_number("SLURM_GPUS_ON_NODE", 1)
+    return 0 if is_bound and on_node != 1 else _step_number("SLURM_LOCALID", 0)
 
 
 def _first_host() -> str:
@@ -94,7 +96,7 @@ def _port() -> int:
 
 def _refuse_other_launchers() -> None:
     for name, launcher in _OTHER_LAUNCHERS.items():
-        number = environment_number(name, 1, smallest=1)
+        number = environment_number(name, 1, smallest=1, launcher=launcher)
         if number > 1 and "WORLD_SIZE" not in os.environ:
             raise UserError(
                 f"{launcher} started {number} processes ({name}), each of which would train a "
