@@ -2,13 +2,18 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.files.whole import copy_whole, link_whole, write_text
+from softmax_gradient_tampering.files.whole import (
+    copy_whole,
+    link_whole,
+    write_text,
+    write_together,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +67,25 @@ def test_what_cannot_be_written_is_one_line_with_its_mend(
     monkeypatch.undo()
     assert "\n" not in str(caught.value)
     assert path.read_text() == "mine"
+
+
+def test_files_that_belong_together_are_all_new_or_all_old(tmp_path: Path) -> None:
+    def parts_that_end() -> Iterator[str]:
+        yield "new"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_together({first: ["old"], second: ["o", "ld"]})
+    with pytest.raises(UserError, match=r"all files .* as before; make room, .* again$") as caught:
+        write_together({first: ["new"], second: parts_that_end()})
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "first": "old",
+        "second": "old",
+    }
+    second.unlink()
+    second.mkdir()  # of which the rename alone would tell, after the first one's
+    with pytest.raises(UserError, match="Is a directory"):
+        write_together({first: ["new"], second: ["new"]})
+    assert first.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}

@@ -3,8 +3,9 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,12 +31,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], lasts: bool = T
     """
     temporary = _temporary(path)
     with _untouched(path):
-        temporary.unlink(missing_ok=True)
         try:
-            with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_beside(path, write)
             rename(temporary, path, lasts)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -47,9 +44,32 @@ def write_text(path: Path, text: str, lasts: bool = True) -> None:
     write_whole(path, lambda file: file.write(text.encode()), lasts)
 
 
-def write_parts(path: Path, parts: Iterable[str]) -> None:
-    """`write_text` for a text that is too long to be in memory as a whole."""
-    write_whole(path, lambda file: file.writelines(part.encode() for part in parts))
+def write_together(contents: Mapping[Path, Iterable[str]]) -> None:
+    """Write text files that belong together, so that all of them are new, or all as before.
+
+    All are written beside their places before the first one takes its place, so a full disk
+    changes none. What ends the process between two renames leaves some new and some old.
+
+    Args:
+        contents: the text of every file, in parts where it is too long to be in memory.
+
+    Raises:
+        UserError: as `write_whole`.
+    """
+    try:
+        for path, parts in contents.items():
+            with _untouched(path, "all files that it belongs to are as before", again=""):
+                if path.is_dir():  # which no file can take the place of
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                _write_beside(path, partial(_write_parts, parts))
+        for path in contents:
+            rename(_temporary(path), path, lasts=False)
+    except BaseException:
+        for path in contents:
+            _temporary(path).unlink(missing_ok=True)
+        raise
+    for folder in {path.parent for path in contents}:
+        sync_folder(folder)
 
 
 def copy_whole(source: Path, path: Path, lasts: bool = True) -> None:
@@ -123,20 +143,38 @@ def remove(path: Path) -> None:
         ) from error
 
 
+def _write_parts(parts: Iterable[str], file: BinaryIO) -> None:
+    file.writelines(part.encode() for part in parts)
+
+
+def _write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write the file that is to take the place of another, down to the disk."""
+    temporary = _temporary(path)
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, _NEW, 0o666), "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager
-def _untouched(path: Path) -> Iterator[None]:
-    """Turn an error of the disk into one line."""
+def _untouched(
+    path: Path,
+    kept: str = "what was there before is untouched",
+    again: str = ", that of a run with --resume auto",
+) -> Iterator[None]:
+    """Turn an error of the disk into one line, with what is kept and how to go on."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch.save wraps a full disk in RuntimeError
         is_refused = getattr(error, "errno", None) in _REFUSED
         raise UserError(
-            f"{path}: cannot be written ({error}); what was there before is untouched; "
-            f"{'make it writable' if is_refused else 'make room'}, then give the command again, "
-            "that of a run with --resume auto",
+            f"{path}: cannot be written ({error}); {kept}; "
+            f"{'make it writable' if is_refused else 'make room'}, then give the command "
+            f"again{again}",
             is_local=True,
         ) from error

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import resource
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -423,6 +424,28 @@ def test_nothing_is_written_where_the_page_cannot_be(
     assert main(["report", str(study), "--output", "file/report.html"]) == 2
     assert "cannot be made" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_report_that_finds_no_room_leaves_the_old_one_whole(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "report.html"
+    assert main(["report", str(study), "--output", str(page), "--margin", "0.5"]) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    room, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    capsys.readouterr()
+    try:  # the JSON file, by far the largest, is written after the tables
+        size = page.with_suffix(".json").stat().st_size // 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+        assert main(["report", str(study), "--output", str(page), "--margin", "3"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+    error = capsys.readouterr().err
+    assert "report.json: cannot be written" in error
+    assert error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert main(["report", str(study), "--output", str(page), "--margin", "3"]) == 0
+    assert page.with_name("report-differences.csv").read_bytes() != before["report-differences.csv"]
 
 
 def test_a_filter_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from softmax_gradient_tampering.studies.analysis.comparison import Results
 from softmax_gradient_tampering.studies.analysis.verdict import Verdict
@@ -42,12 +41,12 @@ from softmax_gradient_tampering.studies.report.wording import (
 MAX_SENTENCES = 6  # of more arms they would be the table again
 
 
-def build_page(results: Results, files: Sequence[Path], after_figure: Callable[[], None]) -> str:
+def build_page(results: Results, files: Sequence[str], after_figure: Callable[[], None]) -> str:
     """The whole HTML file.
 
     Args:
         results: what it reports.
-        files: of the numbers, named at the end.
+        files: of the numbers, by their names, which stand at the end.
         after_figure: called after every figure.
     """
     study = results.study
@@ -82,7 +81,7 @@ def build_page(results: Results, files: Sequence[Path], after_figure: Callable[[
         configuration_tables=configuration_tables(results),
         environment_table=environment_table(results),
         command=shlex.join(study.command),
-        files=[path.name for path in files],
+        files=files,
     )
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from softmax_gradient_tampering.errors import UserError
-from softmax_gradient_tampering.files.whole import write_text
+from softmax_gradient_tampering.files.whole import write_together
 from softmax_gradient_tampering.studies.analysis.comparison import compare_arms
 from softmax_gradient_tampering.studies.report.numbers.curves import arm_curves
-from softmax_gradient_tampering.studies.report.numbers.files import write_tables
+from softmax_gradient_tampering.studies.report.numbers.files import number_files
 from softmax_gradient_tampering.studies.report.numbers.rows import tables_of
 from softmax_gradient_tampering.studies.report.numbers.trackers import (
     Tracked,
@@ -78,8 +78,9 @@ def write_report(
     except OSError as error:
         raise UserError(f"--output {output}: cannot be made ({error})") from error
     verdict, tables, curves = verdict_sentence(results), tables_of(results), arm_curves(results)
-    files = write_tables(output.with_suffix(""), results, verdict, tables, curves)
-    write_text(output, build_page(results, files, after_figure))
+    files = number_files(output.with_suffix(""), results, verdict, tables, curves)
+    page = build_page(results, [path.name for path in files], after_figure)
+    write_together({**files, output: [page]})
     send_report(Tracked(study.name, verdict, tables, curves, output), log)
     return output
 

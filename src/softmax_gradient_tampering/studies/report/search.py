@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from softmax_gradient_tampering.files.whole import write_text
+from softmax_gradient_tampering.files.whole import write_together
 from softmax_gradient_tampering.studies.plan.plan import ACCURACY
 from softmax_gradient_tampering.studies.report.numbers.trackers import Tracked
 from softmax_gradient_tampering.studies.report.rendering import render
@@ -68,8 +68,7 @@ def write_search_report(search: SearchRecord, output: Path) -> Tracked:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("number", "alpha", "lr", "mean"))
     writer.writerows(tuple(vars(trial).values()) for trial in search.trials)
-    write_text(trials, buffer.getvalue())
-    write_text(output, _page(search, trials.name))
+    write_together({trials: [buffer.getvalue()], output: [_page(search, trials.name)]})
     tables = {"trials": [vars(trial) for trial in search.trials]}
     return Tracked(search.path.resolve().name, search_sentence(search), tables, (), output)
 

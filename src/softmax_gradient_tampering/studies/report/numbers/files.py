@@ -4,12 +4,11 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from softmax_gradient_tampering.files.whole import write_parts, write_text
 from softmax_gradient_tampering.studies.analysis.comparison import Results
 from softmax_gradient_tampering.studies.report.numbers.curves import (
     ArmCurve,
@@ -23,14 +22,14 @@ from softmax_gradient_tampering.studies.report.wording import caution_sentences
 FORMAT = 1
 
 
-def write_tables(
+def number_files(
     stem: Path,
     results: Results,
     verdict: str,
     tables: Mapping[str, Table],
     curves: Sequence[ArmCurve],
-) -> list[Path]:
-    """Write STEM-arms.csv, -differences.csv, -runs.csv, -curves.csv and STEM.json.
+) -> dict[Path, Iterable[str]]:
+    """STEM-arms.csv, -differences.csv, -runs.csv, -curves.csv and STEM.json, in parts.
 
     Args:
         stem: the path of the report without its ending.
@@ -40,20 +39,14 @@ def write_tables(
         curves: of the arms.
 
     Returns:
-        The paths written.
-
-    Raises:
-        UserError: one cannot be written.
+        The content of every file by its path; it can be gone through once.
     """
-    paths = []
-    for name, table in tables.items():
-        paths.append(stem.with_name(f"{stem.name}-{name}.csv"))
-        write_text(paths[-1], _csv(table))
-    paths.append(stem.with_name(f"{stem.name}-curves.csv"))
-    write_parts(paths[-1], curves_as_csv(curves))
-    paths.append(stem.with_name(f"{stem.name}.json"))
-    write_parts(paths[-1], _json(results, verdict, tables, curves))
-    return paths
+    files: dict[Path, Iterable[str]] = {
+        stem.with_name(f"{stem.name}-{name}.csv"): [_csv(table)] for name, table in tables.items()
+    }
+    files[stem.with_name(f"{stem.name}-curves.csv")] = curves_as_csv(curves)
+    files[stem.with_name(f"{stem.name}.json")] = _json(results, verdict, tables, curves)
+    return files
 
 
 def _json(
