@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
 
     from softmax_gradient_tampering.files.whole import write_whole
     from softmax_gradient_tampering.studies.report.figures.filter_norms import draw_filter_norms
-    from softmax_gradient_tampering.studies.results.filter_norms import read_filter_norms
+    from softmax_gradient_tampering.studies.results.run_files import read_filter_norms
 
     try:
         norms = read_filter_norms(args.run)

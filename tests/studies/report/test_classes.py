@@ -8,8 +8,8 @@ from softmax_gradient_tampering.studies.analysis.comparison import Results, comp
 from softmax_gradient_tampering.studies.plan.plan import Cell, State
 from softmax_gradient_tampering.studies.report.tables.classes import class_tables
 from softmax_gradient_tampering.studies.report.wording import majority_sentence
-from softmax_gradient_tampering.studies.results.collect import Study, StudyCell
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
+from softmax_gradient_tampering.studies.results.study import Study, StudyCell
 from softmax_gradient_tampering.training.measure.classes import ClassCounts
 from tests.studies.report.test_wording import BASELINE, HALF
 

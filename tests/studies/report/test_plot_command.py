@@ -8,7 +8,7 @@ from PIL import Image
 
 from softmax_gradient_tampering.cli import main
 from softmax_gradient_tampering.studies.report.figures.filter_norms import draw_filter_norms
-from softmax_gradient_tampering.studies.results.filter_norms import read_filter_norms
+from softmax_gradient_tampering.studies.results.run_files import read_filter_norms
 from tests.training.runs import train
 
 

@@ -14,8 +14,8 @@ from softmax_gradient_tampering.studies.report.wording import (
     arm_sentence,
     completeness_sentence,
 )
-from softmax_gradient_tampering.studies.results.collect import Study, StudyCell
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
+from softmax_gradient_tampering.studies.results.study import Study, StudyCell
 
 BASELINE, HALF = Arm("baseline", "baseline"), Arm("alpha-0.5", "tampered", 0.5)
 QUARTER, TUNED = Arm("alpha-0.25", "tampered", 0.25), Arm("tuned", "tuned")

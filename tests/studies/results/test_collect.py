@@ -11,7 +11,8 @@ import pytest
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.studies.analysis.measurements import measure
 from softmax_gradient_tampering.studies.plan.plan import State
-from softmax_gradient_tampering.studies.results.collect import Study, StudyCell, collect
+from softmax_gradient_tampering.studies.results.collect import collect
+from softmax_gradient_tampering.studies.results.study import Study, StudyCell
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
 from softmax_gradient_tampering.training.run import run
 from tests.studies.synthetic import (

@@ -28,6 +28,11 @@ def followed_arm(results: Results, control: ArmResult) -> ArmResult | None:
     return None if control.arm.follows is None else results.arms.get(control.arm.follows)
 
 
+def equivalents_of(results: Results, arm: ArmResult) -> list[ArmResult]:
+    """The equivalent arms that must coincide with an arm."""
+    return [control for control in results.arms.values() if control.arm.follows == arm.arm.name]
+
+
 def coincidence(results: Results, control: ArmResult) -> Coincidence | None:
     """How an equivalent arm stands to the one that it follows; None without a pair of runs."""
     followed = followed_arm(results, control)

@@ -26,8 +26,8 @@ from softmax_gradient_tampering.studies.analysis.verdict import (
     judge,
 )
 from softmax_gradient_tampering.studies.plan.plan import DEFAULT_MARGIN, Arm, State
-from softmax_gradient_tampering.studies.results.collect import Study
 from softmax_gradient_tampering.studies.results.recorded_run import RecordedRun
+from softmax_gradient_tampering.studies.results.study import Study
 
 _ENOUGH_DIVERGED = 3  # runs of an arm, none with a pair: further ones diverge too
 

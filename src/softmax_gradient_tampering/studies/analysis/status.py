@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from softmax_gradient_tampering.studies.plan.plan import Arm, State
-from softmax_gradient_tampering.studies.results.collect import Study
+from softmax_gradient_tampering.studies.results.study import Study
 
 
 @dataclass(frozen=True)

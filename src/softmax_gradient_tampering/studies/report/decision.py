@@ -3,7 +3,7 @@
 from softmax_gradient_tampering.studies.analysis.coincidence import (
     Coincidence,
     coincidence,
-    followed_arm,
+    equivalents_of,
 )
 from softmax_gradient_tampering.studies.analysis.comparison import (
     ArmResult,
@@ -106,7 +106,7 @@ def _advice(results: Results, arm: ArmResult, comparison: Comparison) -> str:
 
 def _advice_of_gain(results: Results, arm: ArmResult, gain: Comparison) -> str:
     name = arm.arm.name
-    for control in _equivalents(results, arm):
+    for control in equivalents_of(results, arm):
         if coincidence(results, control) is Coincidence.WRONG:
             return (
                 f"Find out first what is wrong: {control.arm.name} must coincide with {name}, and "
@@ -143,17 +143,11 @@ def _worth(results: Results, arm: ArmResult, comparison: Comparison) -> str:
         f"{interval_phrase(comparison, len(results.judged))}{diverged}"
     ]
     tuned = [] if results.tuned is None else [results.tuned]
-    for control in (*_equivalents(results, arm), *tuned):
+    for control in (*equivalents_of(results, arm), *tuned):
         other = control.comparison(results.baseline)
         if other is not None and other.num_pairs:
             parts.append(f"{control.arm.name}, ordinary training, {_points(other)}")
     return f"{'; '.join(parts)}."
-
-
-def _equivalents(results: Results, arm: ArmResult) -> list[ArmResult]:
-    """The equivalent arms that follow an arm."""
-    controls = (result for result in results.arms.values() if result.arm.kind == "equivalent")
-    return [control for control in controls if followed_arm(results, control) is arm]
 
 
 def _points(comparison: Comparison) -> str:

@@ -21,7 +21,7 @@ from softmax_gradient_tampering.studies.report.wording import (
     number,
     p_value,
 )
-from softmax_gradient_tampering.studies.results.collect import Study
+from softmax_gradient_tampering.studies.results.study import Study
 
 FORMAT = 1
 _WIDTH = 96

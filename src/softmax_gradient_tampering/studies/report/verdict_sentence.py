@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterable
 
-from softmax_gradient_tampering.studies.analysis.coincidence import Coincidence, coincidence
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
+from softmax_gradient_tampering.studies.report.control_phrases import (
+    equivalent_control_phrase,
+    tuned_control_phrase,
+)
 from softmax_gradient_tampering.studies.report.wording import (
     divergence_phrase,
     doubt_phrase,
@@ -107,7 +110,7 @@ def _sentence_of_any_arms(results: Results, by_verdict: _Arms) -> str:
     }[verdict]
     if verdict in (Verdict.HELPS, Verdict.SUGGESTS_GAIN):
         text += _below_margin(results, arm)
-        text += _tuned_control(results, arm) + _equivalent_control(results, arm)
+        text += tuned_control_phrase(results, arm) + equivalent_control_phrase(results, arm)
     return f"{text}.{_other_arms(by_verdict, arm)}"
 
 
@@ -189,7 +192,8 @@ def _gain(results: Results, by_verdict: _Arms, verdict: Verdict, words: str) -> 
     best = by_verdict[verdict][0]
     less = _below_margin(results, best)
     opening = f"{words} against the baseline as configured: {_effect(results, best)}{less}"
-    tuned, equivalent = _tuned_control(results, best), _equivalent_control(results, best)
+    tuned = tuned_control_phrase(results, best)
+    equivalent = equivalent_control_phrase(results, best)
     bad = (Verdict.HURTS, Verdict.SUGGESTS_HARM, Verdict.DIVERGES)
     elsewhere = [
         f"{kind.replace('suggests', 'the results suggest')} at "
@@ -199,58 +203,6 @@ def _gain(results: Results, by_verdict: _Arms, verdict: Verdict, words: str) -> 
     ]
     harm = f" Not at every setting: {'; '.join(elsewhere)}." if elsewhere else ""
     return f"{opening}{tuned}{equivalent}.{harm}"
-
-
-def _tuned_control(results: Results, best: ArmResult) -> str:
-    """What is left of a gain against the tuned baseline."""
-    comparison = best.comparison(results.tuned)
-    if comparison is None or comparison.num_pairs == 0:
-        tried = "was not tried"
-        if any(result.arm.kind == "tuned" for result in results.arms.values()):
-            tried = "is not known, as no run of the tuned baseline can be compared"
-        return f"; whether tuning the baseline gains as much {tried}"
-    mean = (
-        f"{number(comparison.mean, 2, sign=True)} points{survivors_phrase(comparison)}"
-        f"{interval_phrase(comparison)}{divergence_phrase(comparison).replace(';', ',')}"
-    )
-    endings = {
-        Verdict.HELPS: "and against the tuned baseline as well",
-        Verdict.SUGGESTS_GAIN: "and the results suggest a gain against the tuned baseline too",
-        Verdict.HURTS: "but the tuned baseline is better",
-        Verdict.SUGGESTS_HARM: "but the results suggest that the tuned baseline is better",
-        Verdict.DIVERGES: "but it diverges more often than the tuned baseline",
-        Verdict.NO_DIFFERENCE: (
-            f"but against the tuned baseline there is no difference larger than "
-            f"{results.margin:g} points"
-        ),
-        Verdict.INCONCLUSIVE: "but against the tuned baseline it is inconclusive",
-    }
-    assert comparison.verdict is not None
-    return f", {endings[comparison.verdict]}: {mean}"
-
-
-def _equivalent_control(results: Results, best: ArmResult) -> str:
-    """Whether ordinary training at the equivalent settings gains as much."""
-    control = next(
-        (result for result in results.arms.values() if result.arm.follows == best.arm.name),
-        None,
-    )
-    comparison = None if control is None else control.comparison(results.baseline)
-    if control is None or comparison is None or comparison.num_pairs == 0:
-        return ""
-    mean = number(comparison.mean, 2, sign=True)
-    gain = _against(results, best).mean
-    if abs(comparison.mean - gain) <= min(results.margin, abs(gain) / 2):
-        return (
-            f"; ordinary training at the equivalent settings, {control.arm.name}, gains as much "
-            f"({mean} points): it is a gain of those settings"
-        )
-    if coincidence(results, control) is Coincidence.WRONG:
-        return (
-            f"; {control.arm.name}, ordinary training that must coincide, has {mean} points: "
-            "something is wrong"
-        )
-    return f"; {control.arm.name}, which it equals but for rounding, has {mean} points"
 
 
 def _diverges(results: Results, by_verdict: _Arms) -> str:

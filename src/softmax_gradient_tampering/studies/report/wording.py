@@ -15,7 +15,7 @@ from softmax_gradient_tampering.studies.analysis.comparison import (
 from softmax_gradient_tampering.studies.analysis.statistics import CONFIDENCE, LEVEL
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
 from softmax_gradient_tampering.studies.plan.plan import State
-from softmax_gradient_tampering.studies.results.collect import Study
+from softmax_gradient_tampering.studies.results.study import Study
 
 _MAX_ARMS = 4  # that are named
 MINUS = "\u2212"

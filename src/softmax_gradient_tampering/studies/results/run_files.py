@@ -7,18 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from softmax_gradient_tampering import __version__
 from softmax_gradient_tampering.errors import first_line
 from softmax_gradient_tampering.files.text import read_record
 from softmax_gradient_tampering.files.untrusted import is_number
 from softmax_gradient_tampering.files.yaml_files import read_args
 from softmax_gradient_tampering.studies.results import predictions, summary
+from softmax_gradient_tampering.studies.results.arrays import read_arrays
 from softmax_gradient_tampering.studies.results.predictions import (
     Answers,
     Predictions,
     read_predictions,
 )
-from softmax_gradient_tampering.studies.results.summary import Summary
+from softmax_gradient_tampering.studies.results.summary import FloatArray, Summary
 from softmax_gradient_tampering.training.measure.classes import ClassCounts, read_counts
 from softmax_gradient_tampering.training.records.run_files import (
     parse_summary,
@@ -30,6 +33,7 @@ from softmax_gradient_tampering.training.records.run_files import (
 # in a few samples at the border of two classes.
 _TOP1_TOLERANCE = 0.2
 _MAX_ANSWERS = 2**17  # of a test set that is larger the sampling error is small
+_MAX_FILTER_BYTES = 2**30  # a large net's filters over hundreds of epochs are a tenth of it
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,27 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def as_number(value: Any) -> float:
     """A value of a JSON or YAML file as a float; nan if it is no number."""
     return float(value) if is_number(value) else math.nan
+
+
+def read_filter_norms(folder: Path) -> dict[str, FloatArray]:
+    """The arrays of a run folder's filter_norms.npz, `epochs` first; empty without one.
+
+    Raises:
+        ValueError: it cannot be read, or a layer's array is not (epochs, filters).
+    """
+    path = folder / "filter_norms.npz"
+    if not path.exists():
+        return {}
+    loaded = read_arrays(path, _MAX_FILTER_BYTES)
+    if "epochs" not in loaded or any(array.dtype.kind not in "iuf" for array in loaded.values()):
+        raise ValueError(f"{path.name} has no epochs, or arrays that are no numbers")
+    arrays = {name: np.asarray(array, np.float64) for name, array in loaded.items()}
+    epochs = arrays.pop("epochs")
+    if epochs.ndim != 1 or any(
+        norms.ndim != 2 or len(norms) != len(epochs) or norms.size == 0 for norms in arrays.values()
+    ):
+        raise ValueError(f"{path.name}: arrays that are not (epochs, filters)")
+    return {"epochs": epochs, **arrays}
 
 
 def _read(path: Path) -> str:

@@ -24,7 +24,7 @@ from softmax_gradient_tampering.studies.report.figures.figure_block import Figur
 from softmax_gradient_tampering.studies.report.figures.scale import Scale, linear, logarithmic
 from softmax_gradient_tampering.studies.report.figures.style import Style
 from softmax_gradient_tampering.studies.report.wording import number
-from softmax_gradient_tampering.studies.results.filter_norms import read_filter_norms
+from softmax_gradient_tampering.studies.results.run_files import read_filter_norms
 from softmax_gradient_tampering.studies.results.summary import FloatArray
 
 # A curve is drawn by at most this many epochs, so that a page of long runs stays small.
