@@ -63,15 +63,15 @@ def assert_same(results: list[Any]) -> None:
         assert actual == expected
 
 
-@needs_library
+@pytest.mark.parametrize("kernel", [pytest.param("auto", marks=needs_library), "blocks"])
 @pytest.mark.parametrize("alpha", [1e-30, 0.25, 1.0])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_value_and_gradient_are_those_of_the_long_way(shape, alpha, monkeypatch):
+def test_value_and_gradient_are_those_of_the_long_way(shape, alpha, kernel, monkeypatch):
     logits, target = make(*shape)
-    assert functional.is_direct(logits, target, alpha, PLAIN)
+    assert functional.is_direct(logits, target, alpha, (*PLAIN[:4], kernel))
 
     def call() -> tuple[Tensor, ...]:
-        loss = tampered_cross_entropy(logits, target, alpha)
+        loss = tampered_cross_entropy(logits, target, alpha, kernel=kernel)
         (once,) = torch.autograd.grad(3 * loss, logits, retain_graph=True)
         (again,) = torch.autograd.grad(loss, logits)
         return loss, once, again

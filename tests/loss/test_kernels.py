@@ -30,9 +30,7 @@ def kernel_arguments(case, dtype=torch.float64):
 
 
 def set_block_size(monkeypatch, block_size):
-    """Blocks of this many elements, and the path of blocks unless the size is the default."""
-    is_default = block_size == blocks.BLOCK_SIZE
-    monkeypatch.setattr(blocks, "SMALL_SIZE", blocks.SMALL_SIZE if is_default else 0)
+    """Blocks of this many elements."""
     monkeypatch.setattr(blocks, "BLOCK_SIZE", block_size)
 
 
@@ -52,6 +50,29 @@ def test_blocks_are_the_reference(case, block_size, monkeypatch):
         expected = forward_and_backward(reference, logits, target, alpha, options)
         for ours, oracle in zip(actual, expected, strict=True):
             assert_close(ours, oracle)
+
+
+@pytest.mark.parametrize("block_size", [1, 15, blocks.BLOCK_SIZE])
+def test_what_is_done_of_many_classes_is_the_reference_of_few_too(block_size, monkeypatch):
+    set_block_size(monkeypatch, block_size)
+    monkeypatch.setattr(blocks, "MANY_CLASSES", 1)
+    for case in OPTION_CASES:
+        logits, target, options = kernel_arguments(case)
+        actual = forward_and_backward(blocks, logits, target, 0.25, options)
+        expected = forward_and_backward(reference, logits, target, 0.25, options)
+        for ours, oracle in zip(actual, expected, strict=True):
+            assert_close(ours, oracle)
+
+
+@pytest.mark.parametrize("shape", [(40, 300), (40, 50), (40, 5), (3, 50, 8)], ids=str)
+def test_large_logits_cost_no_digits(shape):
+    logits, target, options = kernel_arguments(Case(shape=shape), torch.float32)
+    logits = 3 * logits + 30_000
+    actual = forward_and_backward(blocks, logits, target, 0.3, options)
+    exact = options._replace(loss_dtype=torch.float64)
+    expected = forward_and_backward(reference, logits.double(), target, 0.3, exact)
+    for ours, truth in zip(actual, expected, strict=True):
+        assert_close(ours, truth.float(), "float32")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)

@@ -1,7 +1,8 @@
 """The loss by the fewest steps, of plain calls: of few logits every step of Python counts.
 
 What options a call has for that, `functional.is_direct` says. On a CPU the compiled code computes
-it, on a GPU the kernel that makes loss and gradient at once.
+it, or torch's operations where that is missing; on a GPU the kernel that makes loss and gradient
+at once.
 """
 
 from typing import Any
@@ -9,28 +10,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softmax_gradient_tampering.loss.kernels.cpu import native
-from softmax_gradient_tampering.loss.kernels.options import Options
+from softmax_gradient_tampering.loss.kernels.cpu import blocks, native
+from softmax_gradient_tampering.loss.kernels.cpu.native_library import native_library
+from softmax_gradient_tampering.loss.kernels.cpu.plain import PlainLogits
+from softmax_gradient_tampering.loss.kernels.options import DEFAULTS
 from softmax_gradient_tampering.loss.kernels.selection import select_plain
 from softmax_gradient_tampering.loss.operator import gradient
 from softmax_gradient_tampering.loss.torch_internals import is_plain_gradient
 
-_DEFAULTS = Options(None, -100, "mean", 0.0, torch.float32)
 
-
-def direct_cross_entropy(logits: Tensor, target: Tensor, alpha: float) -> Tensor | None:
+def direct_cross_entropy(
+    logits: Tensor, target: Tensor, alpha: float, kernel: str
+) -> Tensor | None:
     """The loss of logits and class indices with the default options; its gradient is tampered with.
 
     None where they need more steps.
     """
     loss: Tensor | None = None
     if logits.is_cuda:
-        if _is_for_device(logits, target):
+        if kernel == "auto" and _is_for_device(logits, target):
             loss = OnDevice.apply(logits, target, alpha)
-    elif alpha >= native.SMALLEST_ALPHA:
-        plain = native.PlainLogits.of(logits, target)
-        if plain is not None:
-            loss = OnCpu.apply(logits, target, alpha, plain)
+    elif alpha >= native.SMALLEST_ALPHA and PlainLogits.takes(logits, target):
+        library = None if kernel == "blocks" else native_library()
+        if library is None:
+            plain: PlainLogits = blocks.PlainLogits(logits, target)
+        else:
+            plain = native.PlainLogits(library, logits, target)
+        loss = OnCpu.apply(logits, target, alpha, plain)
     return loss
 
 
@@ -42,11 +48,11 @@ def _is_for_device(logits: Tensor, target: Tensor) -> bool:
 
 
 class OnCpu(torch.autograd.Function):
-    """By `native.PlainLogits`."""
+    """By a kernel's `PlainLogits`."""
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, target: Tensor, alpha: float, plain: native.PlainLogits
+        ctx: Any, logits: Tensor, target: Tensor, alpha: float, plain: PlainLogits
     ) -> Tensor:
         ctx.plain, ctx.alpha = plain, alpha
         ctx.save_for_backward(logits, target)
@@ -58,8 +64,8 @@ class OnCpu(torch.autograd.Function):
         plain, alpha = ctx.plain, ctx.alpha
         # Whoever saves tensors for autograd (a hook of torch's) may give others back.
         if is_plain_gradient(grad_loss) and plain.holds(logits, target):
-            return plain.backward(grad_loss, logits, alpha), None, None, None
-        grad = gradient(grad_loss, logits, plain.stats, target, alpha, _DEFAULTS)
+            return plain.backward(grad_loss, logits, target, alpha), None, None, None
+        grad = gradient(grad_loss, logits, plain.stats, target, alpha, DEFAULTS)
         return grad, None, None, None
 
 
@@ -88,6 +94,6 @@ class OnDevice(torch.autograd.Function):
         if is_here and is_plain_gradient(grad_loss):
             grad = plain.backward(grad_loss, logits, target, ctx.alpha, stats, grad)
         else:
-            options = _DEFAULTS._replace(kernel="triton")  # the statistics are its own
+            options = DEFAULTS._replace(kernel="triton")  # the statistics are its own
             grad = gradient(grad_loss, logits, stats, target, ctx.alpha, options)
         return grad, None, None

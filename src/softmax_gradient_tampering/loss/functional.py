@@ -19,6 +19,7 @@ from softmax_gradient_tampering.loss.kernels.selection import check_kernel
 from softmax_gradient_tampering.loss.operator import differentiable_cross_entropy
 from softmax_gradient_tampering.loss.torch_internals import has_tangent, is_plain, is_unobserved
 
+LOGITS_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -87,7 +88,7 @@ def tampered_cross_entropy(
         if in_graph.takes(input, target, alpha, given):
             return in_graph.cross_entropy_in_graph(input, target, alpha, *given[:4], input.dtype)
     elif type(alpha) is float and is_direct(input, target, alpha, given):
-        loss = direct.direct_cross_entropy(input, target, alpha)
+        loss = direct.direct_cross_entropy(input, target, alpha, kernel)
         if loss is not None:
             return loss
     kwargs: dict[str, Any] = {
@@ -122,7 +123,7 @@ def tampered_cross_entropy(
 
 
 def is_direct(input: Tensor, target: Tensor, alpha: float, options: tuple[Any, ...]) -> bool:
-    """Whether a call may go straight to the compiled kernel, if `direct` takes its tensors.
+    """Whether a call may go straight to a kernel, if `direct` takes its tensors.
 
     Every further step would do nothing.
 
@@ -141,7 +142,7 @@ def is_direct(input: Tensor, target: Tensor, alpha: float, options: tuple[Any, .
         and type(label_smoothing) is float
         and label_smoothing == 0.0
         and reduction == "mean"
-        and kernel == "auto"
+        and (kernel == "auto" or kernel == "blocks")
         and is_unobserved()
     )
 
@@ -181,7 +182,7 @@ def _is_regular(
     """Whether the arguments are right: a loss of these exists."""
     if not isinstance(input, Tensor) or not isinstance(target, Tensor):
         return False
-    if input.dim() == 0 or not input.is_floating_point() or input.device != target.device:
+    if input.dim() == 0 or input.dtype not in LOGITS_DTYPES or input.device != target.device:
         return False
     if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
         return False

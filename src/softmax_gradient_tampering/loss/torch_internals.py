@@ -47,11 +47,6 @@ def has_dispatch_mode() -> bool:
     return torch._C._len_torch_dispatch_stack() > 0 or _has_key(_ABOVE_AUTOGRAD)
 
 
-def log_softmax_backward(grad: Tensor, log_p: Tensor, dtype: torch.dtype) -> Tensor:
-    """The gradient of the logits, from that of log_p = log_softmax(logits, 1) of this dtype."""
-    return torch._log_softmax_backward_data(grad, log_p, 1, dtype)
-
-
 def assert_on_device(condition: Tensor, message: str) -> None:
     """Fail, without waiting for the device, where a 0-d condition is false."""
     torch._assert_async(condition, message)

@@ -51,7 +51,6 @@ def test_every_option_of_images_is_as_the_reference_has_it(kernel, case):
 @pytest.mark.parametrize("block_size", [1, 40, 100, 200, 1000])
 @pytest.mark.parametrize("shape", [(3, 5, 16), (40, 5)], ids=str)
 def test_blocks_of_images_may_be_of_any_size(shape, block_size, monkeypatch):
-    monkeypatch.setattr(blocks, "SMALL_SIZE", 0)
     monkeypatch.setattr(blocks, "BLOCK_SIZE", block_size)
     for case in FEW_OPTIONS:
         logits, target, options = arguments(replace(case, shape=shape), torch.float64)

@@ -18,6 +18,8 @@ class Options(NamedTuple):
     kernel: str = "auto"
 
 
+DEFAULTS = Options(None, -100, "mean", 0.0, torch.float32)
+
 # Asked of one of these, torch raises. It answers torch.amp.is_autocast_available, but
 # torch.compile of 2.11 does not trace that question.
 _WITHOUT_AUTOCAST = ("meta", "lazy", "vulkan", "fpga", "ve", "opengl", "opencl", "ideep", "hip")

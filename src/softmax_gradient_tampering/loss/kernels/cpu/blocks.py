@@ -2,8 +2,7 @@
 
 Logits are taken in blocks that stay in the cache, so that beside the gradient nothing of
 their size is made: touching fresh memory is what a large loss spends most of its time on.
-Few logits go through the operations that torch's own cross-entropy is made of, the
-backward ones at alpha z: that takes the fewest calls.
+Of the logits of one block every call counts, and the fewest are made.
 """
 
 import math
@@ -13,24 +12,25 @@ from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels import reference
+from softmax_gradient_tampering.loss.kernels.cpu import plain
 from softmax_gradient_tampering.loss.kernels.options import (
+    DEFAULTS,
     Options,
     along_classes,
     compute_dtype,
     is_index,
 )
-from softmax_gradient_tampering.loss.torch_internals import log_softmax_backward
 
 aten = torch.ops.aten
 
 # Elements of a block: larger blocks leave the cache, smaller ones pay more calls.
 BLOCK_SIZE = 2**19
-# Elements up to which the calls of the backward pass take longer than what they do.
-SMALL_SIZE = 2**15
 # Labels that a float32 counts exactly.
 COUNTABLE = 2**24
 # Classes below which rows are slow in torch: they are taken as the positions of one image.
 FEW_CLASSES = 16
+# Classes from which on torch's log_softmax takes longer than the steps that it is made of.
+MANY_CLASSES = 256
 LOG2_E = math.log2(math.e)
 _REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 
@@ -42,9 +42,11 @@ def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[
         return loss.reshape(z.shape[:1] + z.shape[2:]) if loss.dim() else loss, stats
     dtype, reduction = compute_dtype(z.dtype), options.reduction
     options = _in_dtype(options, dtype)
-    # Of images torch's own way is the fastest up to a block.
-    if z.numel() <= (SMALL_SIZE if z.dim() == 2 else BLOCK_SIZE) and _is_native(target, options):
-        loss, divisor = _nll(torch.log_softmax(z, 1, dtype), target, options)
+    if z.numel() <= BLOCK_SIZE and z.shape[1] < MANY_CLASSES and _is_nll(target, options):
+        blocks = _Blocks(z)
+        (z_block,), (target_block,) = blocks.split(z), blocks.split(target)
+        loss, divisor = _nll(torch.log_softmax(z_block, 1, dtype), target_block, options)
+        loss = loss.reshape(target.shape) if loss.dim() else loss
     else:
         losses, divisors = _block_losses(z, target, options)
         if reduction == "none":
@@ -70,9 +72,12 @@ def _block_losses(z: Tensor, target: Tensor, options: Options) -> tuple[Tensor, 
         zip(blocks.split(z), blocks.split(target), strict=True)
     ):
         log_p = blocks.buffer(z_block)
-        if z_block.dtype != dtype:
-            z_block = blocks.buffer(z_block, 1).copy_(z_block)
-        torch.log_softmax(z_block, 1, out=log_p)
+        if z.shape[1] >= MANY_CLASSES and _is_nll(target, options):
+            _log_p_of_labels(z_block, target_block, out=log_p)
+        else:
+            if z_block.dtype != dtype:
+                z_block = blocks.buffer(z_block, 1).copy_(z_block)
+            torch.log_softmax(z_block, 1, out=log_p)
         loss, divisor = _block_loss(log_p, target_block, options)
         divisors.append(divisor)
         if is_each:
@@ -86,9 +91,9 @@ def _block_loss(log_p: Tensor, target: Tensor, options: Options) -> tuple[Tensor
     """See `_block_losses`; `log_p` is written to."""
     smoothing, is_sum = options.label_smoothing, options.reduction == "sum"
     if not is_index(target):
-        q = reference.target_distribution(target, log_p, options)
-        losses = -log_p.mul_(q).sum(1)
-        return losses.sum() if is_sum else losses, losses.new_full((), losses.numel())
+        log_p.mul_(reference.target_distribution(target, log_p, options))
+        num_lanes = log_p.new_full((), log_p.shape[0] * log_p.shape[2:].numel())
+        return -(log_p.sum() if is_sum else log_p.sum(1)), num_lanes
     loss, divisor = _nll(log_p, target, options)
     if smoothing > 0:
         weight = options.weight
@@ -111,10 +116,6 @@ def backward(
     options, grad_loss = _in_dtype(options, dtype), grad_loss.to(dtype)
     if z.numel() == 0:
         return torch.empty_like(z, memory_format=torch.contiguous_format)
-    if z.numel() <= SMALL_SIZE and _is_native(target, options):
-        log_p = reference.tampered_log_softmax(z.to(dtype), alpha)
-        of_log_p = _nll_backward(grad_loss, log_p, target, stats, options)
-        return log_softmax_backward(of_log_p, log_p, dtype).to(z.dtype)
     blocks = _Blocks(z)
     has_ignored = _has_ignored(target, stats, options)
     scale = grad_loss if options.reduction == "none" else grad_loss / stats
@@ -129,14 +130,8 @@ def backward(
             scale = torch.where(target_block != options.ignore_index, scale, 0)
             target_block = target_block.clamp(0, z_block.shape[1] - 1)
         is_in_place = result.dtype == dtype and result.stride(-1) == 1
-        out = result if is_in_place else blocks.buffer(result, 1)
-        if blocks.has_positions:
-            p = _exponentials(z_block, alpha, out)
-            total = p.sum(1, keepdim=True)
-        else:
-            logits = _multiply(z_block, alpha, out=blocks.buffer(z_block))
-            p, total = torch.softmax(logits, 1, out=out), None
-        _make_gradient(p, total, target_block, scale, options)
+        out = result if is_in_place else blocks.buffer(result)
+        _make_gradient(_exponentials(z_block, alpha, out), target_block, scale, options)
         if not is_in_place:
             result.copy_(out)
     return grad
@@ -157,6 +152,23 @@ def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
     return ()
 
 
+class PlainLogits(plain.PlainLogits):
+    """`forward` and `backward` of what it takes, with no options to look at before."""
+
+    __slots__ = ("_stats",)
+
+    @property
+    def stats(self) -> Tensor:
+        return self._stats
+
+    def forward(self, z: Tensor, target: Tensor) -> Tensor:
+        loss, self._stats = forward(z, target, 1.0, DEFAULTS)
+        return loss
+
+    def backward(self, grad_loss: Tensor, z: Tensor, target: Tensor, alpha: float) -> Tensor:
+        return backward(grad_loss, z, target, alpha, self._stats, DEFAULTS)
+
+
 def _images(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, C, d1, ...) and their target, with one dimension of P = d1 ... positions."""
     return z.flatten(2), target.flatten(1 if is_index(target) else 2)
@@ -171,17 +183,23 @@ class _Blocks:
     def __init__(self, z: Tensor) -> None:
         self.is_turned = z.dim() == 2 and z.shape[1] < FEW_CLASSES
         self.has_positions = self.is_turned or z.dim() == 3
-        z = self._turn(z)
-        num_lanes = max(1, BLOCK_SIZE // max(1, z.shape[1]))
-        self.positions = min(num_lanes, max(1, z.shape[2:].numel()))
-        self.images = min(num_lanes // self.positions, max(1, z.shape[0]))
-        size = self.images * z.shape[1] * self.positions
         self.memory: dict[int, Tensor] = {}
-        self.size, self.dtype = size, compute_dtype(z.dtype)
+        self.size, self.dtype = z.numel(), compute_dtype(z.dtype)
+        self.is_one = self.size <= BLOCK_SIZE
+        if self.is_one:
+            return
+        z = self._turn(z)
+        num_lanes = max(1, BLOCK_SIZE // z.shape[1])
+        self.positions = min(num_lanes, z.shape[2:].numel())
+        self.images = min(num_lanes // self.positions, z.shape[0])
+        self.size = self.images * z.shape[1] * self.positions
 
     def split(self, tensor: Tensor) -> list[Tensor]:
         """The blocks of a tensor of the shape of z, of its labels, or of z's with one class."""
-        blocks = list(self._turn(tensor).split(self.images))
+        tensor = self._turn(tensor)
+        if self.is_one:
+            return [tensor]
+        blocks = list(tensor.split(self.images))
         if not self.has_positions:
             return blocks
         return [part for block in blocks for part in block.split(self.positions, -1)]
@@ -198,23 +216,22 @@ class _Blocks:
         return (tensor.t() if tensor.dim() == 2 else tensor).unsqueeze(0)
 
 
-def _make_gradient(
-    p: Tensor, total: Tensor | None, target: Tensor, scale: Tensor, options: Options
-) -> None:
-    """scale * (sum(q) p' - q) in the place of p, with p' = p / total.
+def _make_gradient(p: Tensor, target: Tensor, scale: Tensor, options: Options) -> None:
+    """scale * (sum(q) p' - q) in the place of p, with p' = p / sum(p).
 
     Args:
-        p, total: exponentials and their sum, or probabilities and None.
+        p: the exponentials.
         target: probabilities, or class indices, none of them outside of the classes.
         scale: 0-d, or of every row, 0 in ignored ones.
         options: the loss's options.
     """
     smoothing, weight = options.label_smoothing, options.weight
     scale = scale.unsqueeze(1) if scale.dim() else scale
+    total = p.sum(1, keepdim=True)
     if not is_index(target):
         q = reference.target_distribution(target, p, options)
         factor = scale * q.sum(1, keepdim=True)
-        p.mul_(factor if total is None else factor / total).sub_(q * scale)
+        p.mul_(factor / total).addcmul_(q, scale, value=-1)
         return
     label = target.unsqueeze(1)
     at_label = scale if weight is None else scale * weight[label]
@@ -222,36 +239,40 @@ def _make_gradient(
     if smoothing > 0:
         even = scale * (smoothing / p.shape[1])
         factor = at_label + even * (p.shape[1] if weight is None else weight.sum())
-    p.mul_(factor if total is None else factor / total)
+    p.mul_(factor / total)
     if smoothing > 0:
         p.sub_(even if weight is None else even * along_classes(weight, p))
     p.scatter_add_(1, label, (-at_label).expand(label.shape))
 
 
-def _exponentials(z: Tensor, alpha: Alpha, out: Tensor) -> Tensor:
-    """exp(alpha (z - m)) of images, with m the largest logits of a position.
+def _log_p_of_labels(z: Tensor, target: Tensor, out: Tensor) -> None:
+    """Write log_softmax(z, 1) of every label that is a class into `out`, and anything elsewhere."""
+    label = target.clamp(0, z.shape[1] - 1).unsqueeze(1)
+    difference = _minus_largest(z, out)
+    of_label = difference.gather(1, label)
+    total = difference.mul_(LOG2_E).exp2_().sum(1, keepdim=True)
+    out.scatter_(1, label, of_label.sub_(total.log_()))
 
-    Torch's exp2 takes a third of its exp, and its softmax of images is slow. Numbers that do not
-    lie side by side are copied first.
+
+def _exponentials(z: Tensor, alpha: Alpha, out: Tensor) -> Tensor:
+    """exp(alpha (z - m)), with m the largest of the logits of a row or position.
+
+    Torch's exp2 takes a third of its exp, and that leaves its softmax behind.
     """
     if isinstance(alpha, Tensor) or alpha == 0:
-        z, alpha = _multiply(z, alpha, out), 1.0
-    elif z.dtype != out.dtype or z.stride(-1) != 1:
+        z, alpha = out.copy_(reference.multiply(z.to(out.dtype), alpha)), 1.0
+    return _minus_largest(z, out).mul_(alpha * LOG2_E).exp2_()
+
+
+def _minus_largest(z: Tensor, out: Tensor) -> Tensor:
+    """z - m in `out`; numbers that do not lie side by side are copied first."""
+    if z.dtype != out.dtype or z.stride(-1) != 1:
         z = out.copy_(z)
-    return torch.sub(z, z.amax(1, keepdim=True), out=out).mul_(alpha * LOG2_E).exp2_()
+    return torch.sub(z, z.amax(1, keepdim=True), out=out)
 
 
-def _multiply(z: Tensor, alpha: Alpha, out: Tensor) -> Tensor:
-    """alpha z in the dtype of `out`; at alpha = 0, -inf stays."""
-    if isinstance(alpha, Tensor) or alpha == 0:
-        return out.copy_(reference.multiply(z.to(out.dtype), alpha))
-    if z.dtype == out.dtype:
-        return torch.mul(z, alpha, out=out)
-    return out.copy_(z).mul_(alpha)
-
-
-def _is_native(target: Tensor, options: Options) -> bool:
-    """Whether torch's nll_loss computes it all."""
+def _is_nll(target: Tensor, options: Options) -> bool:
+    """Whether torch's nll_loss computes the loss."""
     return is_index(target) and options.label_smoothing == 0
 
 
@@ -264,20 +285,6 @@ def _nll(log_p: Tensor, target: Tensor, options: Options) -> tuple[Tensor, Tenso
     reduction = _REDUCTION[options.reduction]
     loss, divisor = function(log_p, target, options.weight, reduction, options.ignore_index)
     return loss.squeeze(1) if loss.dim() == 3 else loss, divisor
-
-
-def _nll_backward(
-    grad_loss: Tensor, log_p: Tensor, target: Tensor, divisor: Tensor, options: Options
-) -> Tensor:
-    """The gradient of `_nll` with respect to log_p, divided as the reduction says."""
-    function, shape = aten.nll_loss_backward.default, log_p.shape
-    if log_p.dim() == 3:
-        function = aten.nll_loss2d_backward.default
-        log_p, target = log_p.unsqueeze(2), target.unsqueeze(1)
-        grad_loss = grad_loss.unsqueeze(1) if grad_loss.dim() else grad_loss
-    reduction, ignored = _REDUCTION[options.reduction], options.ignore_index
-    grad = function(grad_loss, log_p, target, options.weight, reduction, ignored, divisor)
-    return grad.reshape(shape)
 
 
 def _in_dtype(options: Options, dtype: torch.dtype) -> Options:

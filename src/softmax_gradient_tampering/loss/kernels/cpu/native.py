@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.alpha import Alpha
+from softmax_gradient_tampering.loss.kernels.cpu import plain
 from softmax_gradient_tampering.loss.kernels.cpu.native_library import PROBLEM, native_library
 from softmax_gradient_tampering.loss.kernels.options import Options, is_index
 from softmax_gradient_tampering.loss.torch_internals import is_all_zero, is_transformed
@@ -70,63 +71,28 @@ def stats_shape(z: Tensor, target: Tensor, options: Options) -> tuple[int, ...]:
     return ()
 
 
-class PlainLogits:
-    """`forward` and `backward` of float32 logits, their labels and the default options.
+class PlainLogits(plain.PlainLogits):
+    """`forward` and `backward` in the fewest steps, of what it takes."""
 
-    The same in the fewest steps: for few logits every step of Python counts.
-    """
+    __slots__ = ("_divisor", "_library", "_problem")
 
-    __slots__ = ("_addresses", "_divisor", "_library", "_problem", "_shape")
-
-    def __init__(self, library: ctypes.CDLL, shape: torch.Size, addresses: tuple[int, int]) -> None:
-        self._library, self._shape, self._addresses = library, shape, addresses
-        num_images, num_classes, *others = shape
+    def __init__(self, library: ctypes.CDLL, z: Tensor, target: Tensor) -> None:
+        super().__init__(z, target)
+        self._library = library
+        num_images, num_classes, *others = z.shape
         num_positions = math.prod(others)
         self._problem = PROBLEM.pack(
-            *(*addresses, 0, 0, num_images, num_classes, num_positions),
+            *(*self._addresses, 0, 0, num_images, num_classes, num_positions),
             *(num_classes * num_positions, num_positions, -100, 0.0),
             *(_DTYPES[torch.float32], True, torch.get_num_threads()),
         )
         self._divisor = ctypes.c_float()
 
-    @classmethod
-    def of(cls, z: Tensor, target: Tensor) -> "PlainLogits | None":
-        """Where these tensors can be computed here, and need nothing done to them before."""
-        if not (
-            z.dtype is torch.float32
-            and target.dtype is torch.int64
-            and z.dim() >= 2
-            and z.is_cpu
-            and target.is_cpu
-            and z.layout is torch.strided
-            and target.layout is torch.strided
-            and z.is_contiguous()
-            and target.is_contiguous()
-            and not z.is_neg()
-        ):
-            return None
-        shape, addresses = z.shape, (z.data_ptr(), target.data_ptr())
-        # An address of 0 is that of no numbers, or of torch's promise that all of them are 0.
-        if target.shape != shape[:1] + shape[2:] or 0 in addresses:
-            return None
-        library = native_library()
-        return None if library is None else cls(library, shape, addresses)
-
-    def holds(self, z: Tensor, target: Tensor) -> bool:
-        """Whether these tensors are those that it was made of."""
-        return (
-            (z.data_ptr(), target.data_ptr()) == self._addresses
-            and z.shape == self._shape
-            and z.is_contiguous()
-        )
-
     @property
     def stats(self) -> Tensor:
-        """What `forward` returns beside the loss."""
         return torch.full((), self._divisor.value, dtype=torch.float32, device="cpu")
 
     def forward(self, z: Tensor, target: Tensor) -> Tensor:
-        """The loss."""
         loss = z.new_empty(())
         divisor = ctypes.byref(self._divisor)
         wrong = self._library.sgt_forward(self._problem, None, loss.data_ptr(), divisor)
@@ -134,8 +100,7 @@ class PlainLogits:
             raise _out_of_bounds(target, wrong)
         return loss
 
-    def backward(self, grad_loss: Tensor, z: Tensor, alpha: float) -> Tensor:
-        """The gradient, after `forward`."""
+    def backward(self, grad_loss: Tensor, z: Tensor, target: Tensor, alpha: float) -> Tensor:
         scale = _as_floats(grad_loss)
         grad = torch.empty_like(z)
         divisor = ctypes.byref(self._divisor)
