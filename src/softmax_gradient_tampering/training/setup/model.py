@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from timm.layers import convert_splitbn_model
-from torch import nn
+from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
+from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from softmax_gradient_tampering.errors import UserError, as_user_error
@@ -16,6 +19,8 @@ from softmax_gradient_tampering.training.checkpoint.content import load_checkpoi
 from softmax_gradient_tampering.training.checkpoint.weights import load_best_weights
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.processes.distributed import Processes
+
+_PART = 2**20  # of a bucket: its gradients of all processes are in memory at a time
 
 
 def create_configured_model(config: Config, image_size: tuple[int, int, int] | None) -> nn.Module:
@@ -138,7 +143,7 @@ def parallelise(
     if processes.number == 1:
         return None
     devices = [processes.device] if processes.device.type == "cuda" else None
-    return DistributedDataParallel(
+    parallel = DistributedDataParallel(
         model,
         device_ids=devices,
         # The gradients are shared where they are, in place of copies: memory and a pass less.
@@ -150,3 +155,26 @@ def parallelise(
         # static_graph stays off: what it saves is a search for unused parameters, which is not
         # made here.
     )
+    if processes.device.type == "cpu":
+        parallel.register_comm_hook(processes.number, _average_by_rank)
+    return parallel
+
+
+def _average_by_rank(number: int, bucket: GradBucket) -> Future[Tensor]:
+    """Average the gradients of a bucket over all processes, summed from process 0 on.
+
+    Gloo's own sums begin with another process in each part of a bucket, and torch lays the buckets
+    out anew after the first step of a program: the first step of a run that goes on would be
+    rounded otherwise than in the unbroken run.
+    """
+    gradient = bucket.buffer()
+    gradient *= 1 / number
+    for part in gradient.split(_PART):
+        parts = [torch.empty_like(part) for _ in range(number)]
+        dist.all_gather(parts, part)
+        torch.add(parts[0], parts[1], out=part)
+        for other in parts[2:]:
+            part += other
+    averaged: Future[Tensor] = Future()
+    averaged.set_result(gradient)
+    return averaged
