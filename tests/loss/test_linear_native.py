@@ -31,6 +31,36 @@ def block_size(request, monkeypatch):
     monkeypatch.setattr(kernel, "block_size", lambda *_: request.param)
 
 
+# Rows, features and classes: no whole tile of a product, whole ones and a rest, several parts.
+SIZES = ((1, 3, 50), (5, 64, 70), (6, 65, 33), (13, 300, 130), (70, 256, 300))
+LAYOUTS = {
+    "contiguous": lambda tensor: tensor,
+    "columns adjacent": lambda tensor: tensor.t().contiguous().t(),
+    "nothing adjacent": lambda tensor: tensor.repeat_interleave(2, 1)[:, ::2],
+    "negative view": lambda tensor: (-tensor)._neg_view(),
+}
+
+
+@pytest.fixture(params=["AVX2", "AVX512"])
+def instructions(request, monkeypatch):
+    """The compiled code of these instructions, whichever the processor's best are."""
+    if request.param == "AVX512" != torch.backends.cpu.get_cpu_capability():
+        pytest.skip("needs a processor with AVX-512")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+    native_library.cache_clear()
+    yield
+    native_library.cache_clear()
+
+
+def make_large(num_rows: int, num_features: int, num_classes: int) -> Arguments:
+    """As `make`, with so many features; logits of standard deviation 1."""
+    arguments = make(Case(shape=(num_rows, num_classes)), torch.float32)
+    torch.manual_seed(0)
+    hidden = torch.randn(num_rows, num_features)
+    weight = torch.randn(num_classes, num_features) / num_features**0.5
+    return arguments._replace(hidden=hidden, weight=weight)
+
+
 def assert_near_to_logits(arguments: Arguments, alpha: float) -> None:
     """Value and gradients are those of the logits in float64, within float32's rounding."""
     actual = value_and_gradients(of_hidden, arguments, alpha)
@@ -107,3 +137,27 @@ def test_weights_that_change_before_the_backward_pass_are_refused(block_size):
         weight.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_products_are_right_of_any_size_and_layout(sizes, instructions):
+    arguments = make_large(*sizes)
+    for layout in LAYOUTS.values():
+        hidden, weight = layout(arguments.hidden), layout(arguments.weight)
+        assert_equal(hidden, arguments.hidden)
+        assert_near_to_logits(arguments._replace(hidden=hidden, weight=weight), 0.25)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    before = torch.get_num_threads()
+    for sizes in ((70, 100, 1000), (500, 30, 500)):
+        arguments, results = make_large(*sizes), []
+        try:
+            for num_threads in (1, 2, 3, 4):
+                torch.set_num_threads(num_threads)
+                results.append(value_and_gradients(of_hidden, arguments, 0.25))
+        finally:
+            torch.set_num_threads(before)
+        for other in results[1:]:
+            for one, two in zip(results[0], other, strict=True):
+                assert_equal(one, two)

@@ -1,10 +1,11 @@
 """The contract of `kernel` on a CPU, for float32 and class indices, by the compiled code.
 
 Blocks of classes as there, and the same statistics; what is done to a block between the products
-is done in one pass each way. Logits may be kept from the forward to the backward pass, which saves
-making them again, a matrix product: in memory of the weight's gradient, of its shape (C, D), which
-the backward pass writes over the logits that it has used. That costs no memory in the end, and
-holds D / N of the logits: all of them with at most as many rows as features.
+is done in one pass each way, and the products are compiled code too. Logits may be kept from the
+forward to the backward pass, which saves making them again, a matrix product: in memory of the
+weight's gradient, of its shape (C, D), which the backward pass writes over the logits that it has
+used. That costs no memory in the end, and holds D / N of the logits: all of them with at most as
+many rows as features.
 """
 
 import ctypes
@@ -19,6 +20,7 @@ from softmax_gradient_tampering.loss.alpha import Alpha
 from softmax_gradient_tampering.loss.kernels.cpu.native import SMALLEST_ALPHA
 from softmax_gradient_tampering.loss.kernels.cpu.native_library import (
     ClassBlock,
+    Matrix,
     RowSums,
     native_library,
 )
@@ -50,7 +52,9 @@ def takes(head: Head, target: Tensor, alpha: Alpha, options: Options) -> bool:
 
 def memory_for_logits(head: Head) -> Tensor:
     """Memory for the weight's gradient, and until it is written for logits."""
-    return torch.empty_like(head.weight, memory_format=torch.contiguous_format)
+    memory = torch.empty_like(head.weight, memory_format=torch.contiguous_format)
+    _library().sgt_prefer_huge_pages(memory.data_ptr(), memory.nbytes)
+    return memory
 
 
 def forward(
@@ -102,8 +106,9 @@ def backward(
     scale = row_scale(grad_loss, target, loss_divisor(target, options, hidden), options)
     at_label = scale.squeeze(-1) * stats.mass
     factor = at_label * stats.log_sum.neg().exp()
-    of_hidden = torch.empty_like(hidden) if needed.hidden else None
-    of_weight = of_bias = None
+    of_hidden = of_weight = of_bias = None
+    if needed.hidden:
+        of_hidden = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     if needed.weight:
         of_weight = memory_for_logits(head) if memory is None else memory
     if needed.bias and bias is not None:
@@ -116,9 +121,9 @@ def backward(
         pointers = (tensor.data_ptr() for tensor in (*rows, u))
         _library().sgt_write_classes(block.problem, alpha, *pointers)
         if of_hidden is not None:
-            of_hidden.addmm_(u, weight[classes], beta=1 if classes.start else 0)
+            _multiply(u, weight[classes], of_hidden, adds=classes.start > 0)
         if of_weight is not None:
-            torch.mm(u.t(), hidden, out=of_weight[classes])
+            _multiply(u.t(), hidden, of_weight[classes])
         if of_bias is not None:
             torch.sum(u, 0, out=of_bias[classes])
     return of_hidden, of_weight, of_bias
@@ -137,11 +142,9 @@ class _Block(NamedTuple):
         """Compute the logits."""
         hidden, weight, bias = self.head
         z = self.scratch if self.kept is None else self.kept
-        weight = weight[self.classes].t()
-        if bias is None:
-            torch.mm(hidden, weight, out=z)
-        else:
-            torch.addmm(bias[self.classes], hidden, weight, out=z)
+        if bias is not None:
+            z.copy_(bias[self.classes])
+        _multiply(hidden, weight[self.classes].t(), z, adds=bias is not None)
 
 
 def _blocks(
@@ -185,6 +188,15 @@ def _label_mass(target: Tensor, options: Options, num_classes: int, like: Tensor
     else:
         mass = options.weight.to(like.dtype)[target.clamp(0, num_classes - 1)]
     return torch.where(target == options.ignore_index, 0, mass)
+
+
+def _multiply(left: Tensor, right: Tensor, to: Tensor, adds: bool = False) -> None:
+    """Write left right to `to`, or add it: torch's products leave much of some processors idle."""
+    left, right = left.resolve_neg(), right.resolve_neg()
+    of_left, of_right, of_product = (
+        Matrix(tensor.data_ptr(), *tensor.shape, *tensor.stride()) for tensor in (left, right, to)
+    )
+    _library().sgt_multiply(of_left, of_right, adds, of_product, torch.get_num_threads())
 
 
 def _library() -> ctypes.CDLL:

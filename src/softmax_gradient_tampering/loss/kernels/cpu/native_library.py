@@ -68,6 +68,18 @@ class RowSums(ctypes.Structure):
     )
 
 
+class Matrix(ctypes.Structure):
+    """As Matrix of `source/products.h`: float32, anywhere in memory."""
+
+    _fields_ = (
+        ("at", ctypes.c_void_p),
+        ("num_rows", ctypes.c_int64),
+        ("num_columns", ctypes.c_int64),
+        ("row_stride", ctypes.c_int64),
+        ("column_stride", ctypes.c_int64),
+    )
+
+
 @functools.cache
 def native_library() -> ctypes.CDLL | None:
     """The functions of `source/native.cpp`, or None where they cannot be had.
@@ -227,6 +239,7 @@ def _load(path: Path) -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
         forward, backward = library.sgt_forward, library.sgt_backward
         add, write = library.sgt_add_classes, library.sgt_write_classes
+        multiply, prefer_huge_pages = library.sgt_multiply, library.sgt_prefer_huge_pages
     except (OSError, AttributeError):
         return None
     pointer, problem = ctypes.c_void_p, ctypes.c_char_p
@@ -239,7 +252,10 @@ def _load(path: Path) -> ctypes.CDLL | None:
     block = ctypes.POINTER(ClassBlock)
     add.argtypes = (block, ctypes.c_double, ctypes.POINTER(RowSums))
     write.argtypes = (block, ctypes.c_double, pointer, pointer, pointer, pointer)
-    for function in (backward, add, write):
+    matrix = ctypes.POINTER(Matrix)
+    multiply.argtypes = (matrix, matrix, ctypes.c_int32, matrix, ctypes.c_int32)
+    prefer_huge_pages.argtypes = (pointer, ctypes.c_int64)
+    for function in (backward, add, write, multiply, prefer_huge_pages):
         function.restype = None
     return library if _is_right(library) else None
 
@@ -265,11 +281,15 @@ def _is_right(library: ctypes.CDLL) -> bool:
     by_blocks, factor = torch.empty_like(z), (1 / 3 / exp[1]).float()
     rows = (tensor.data_ptr() for tensor in (largest, factor, at_label, by_blocks))
     library.sgt_write_classes(block, alpha, *rows)
+    product = torch.empty(37, 37, dtype=torch.float32, device="cpu")
+    matrices = [Matrix(t.data_ptr(), *t.shape, *t.stride()) for t in (z.t(), z, product)]
+    library.sgt_multiply(*matrices[:2], 0, matrices[2], 1)
     return (
         wrong == -1
         and torch.allclose(loss, F.cross_entropy(z, target), rtol=1e-5, atol=0)
         and torch.allclose((exp[0].log() + largest - losses).mean().float(), loss, rtol=1e-5)
         and all(torch.allclose(x, expected, rtol=1e-4, atol=1e-7) for x in (grad, by_blocks))
+        and torch.allclose(product, z.t() @ z, rtol=1e-5, atol=1e-4)
     )
 
 
