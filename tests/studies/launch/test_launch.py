@@ -512,3 +512,16 @@ def test_a_claim_that_another_process_has_taken_over_is_not_released() -> None:
     lock.write_text(theirs)  # after a pause so long that it was taken for stale
     claims.release(lock)
     assert lock.read_text() == theirs
+
+
+def test_the_runs_of_the_tuned_arm_are_counted_before_its_settings_are_chosen() -> None:
+    class Counted(StudyProgress):
+        def update(self, num_done: int, num_all: int, news: str = "") -> None:
+            totals.append((num_done, num_all))
+
+    totals: list[tuple[int, int]] = []
+    words = ("--controls", "tuned", "--grid", "lr=0.05,0.1", "--tuning-seeds", "1")
+    study = study_of("--alphas", "1", "--seeds", "1", *words)
+    Driver(study, InProcess(), Counted(is_silent=True)).run()
+    assert {total for _, total in totals} == {4}
+    assert totals[-1] == (4, 4)

@@ -32,8 +32,9 @@ def test_an_arm_is_taken_only_where_the_first_sentence_says_that_it_helps() -> N
         sentence = verdict_sentence(SITUATIONS[situation])
         helps = re.match(r"(Tampering|[a-z]\S*) helps against", sentence) is not None
         advice = "".join(lines[:1])
-        assert advice.startswith(("Take", "Find out")) == helps, situation
-        assert helps or advice.startswith(("Keep", "Do not decide")) == bool(advice), situation
+        others = ("Keep", "Do not decide", "Take the settings of tuned")
+        assert helps or advice.startswith(others) == bool(advice), situation
+        assert not helps or advice.startswith(("Take", "Find out")), situation
 
 
 def test_nothing_is_decided_where_nothing_is_compared() -> None:

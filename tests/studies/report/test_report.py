@@ -268,7 +268,7 @@ def test_cells_that_are_not_there_are_shown(tmp_path: Path) -> None:
     shutil.rmtree(cell_folder(folder, "baseline", 2))
     report = write_report(folder)
     page = report.read_text()
-    assert "7 of 9 cells are finished" in page
+    assert "7 of 9 runs are finished" in page
     assert "1 unfinished, 1 missing" in page
     states = {(row["arm"], row["seed"]): row["state"] for row in table(report, "runs")}
     assert states["alpha-0.25", "1"] == "unfinished"

@@ -100,6 +100,15 @@ SITUATIONS: dict[str, Results] = {
     "sequence, six pairs without any difference": sequence(
         {BASELINE: 0, QUARTER: 0}, spread=0, num_seeds=6
     ),
+    "open, the tuned baseline is better": results(
+        {BASELINE: 0, HALF: 0.2, QUARTER: 0.5, TUNED: 3}, spread=1
+    ),
+    "harm, the tuned baseline is better by less than counts": results(
+        {BASELINE: 0, QUARTER: -2, TUNED: 0.3}
+    ),
+    "sequence, open, the tuned baseline is better": sequence(
+        {BASELINE: 0, QUARTER: 0.5, TUNED: 3}, spread=1
+    ),
     "arms, a gain of the only one": results({PLAIN: 0, SMOOTH: 1}),
     "arms, a gain of two, no difference of the third": results(
         {PLAIN: 0, SMOOTH: 1, QUARTER: 0.8, ADAM: 0}

@@ -194,6 +194,6 @@ def test_a_report_of_an_unfinished_study_says_so() -> None:
     missing = StudyCell(Cell("x", "alpha-0.25", 2), State.FAILED)
     cells = (*study.cells, missing)
     incomplete = Study(study.path, "study", "known", (), study.arms, cells)
-    assert completeness_sentence(study) == "All 4 cells are finished."
-    assert completeness_sentence(incomplete).startswith("4 of 5 cells are finished")
+    assert completeness_sentence(study) == "All 4 runs are finished."
+    assert completeness_sentence(incomplete).startswith("4 of 5 runs are finished")
     assert "1 failed" in completeness_sentence(incomplete)

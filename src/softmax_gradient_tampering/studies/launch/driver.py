@@ -73,9 +73,17 @@ class Driver:
         if not self._pending:
             return ""
         found = {arm: _mean_cost(spent) for arm, spent in self._spent.items()}
-        plan = self.study.plan
-        waiting = sum(len(plan.seeds) for arm in plan.arms if arm.is_waiting)
-        return describe_cost(self._pending, {**costs, **found}, num_jobs, waiting)
+        return describe_cost(self._pending, {**costs, **found}, num_jobs, self._num_waiting)
+
+    @property
+    def _num_waiting(self) -> int:
+        """Cells that will be known once the tuning runs are done."""
+        waiting = [arm for arm in self.study.plan.arms if arm.is_waiting]
+        return 0 if self.selection_error else len(waiting) * len(self.study.plan.seeds)
+
+    def _show(self, news: str = "") -> None:
+        """Show how many of the runs are done, and what has happened last."""
+        self.progress.update(len(self.done), len(self._known) + self._num_waiting, news)
 
     def run(self) -> None:
         """Work until every cell is done, failed for good, or invalid."""
@@ -117,7 +125,7 @@ class Driver:
                 self._finish_what_was_killed(record)
             elif record.state is State.INVALID:
                 self.progress.say(f"{_label(cell)} is not the plan's: {record.reason}")
-        self.progress.update(len(self.done), len(self._known))
+        self._show()
 
     def _finish_what_was_killed(self, record: CellRecord) -> None:
         """Let go of a finished cell whose process was killed before it had done so."""
@@ -223,7 +231,7 @@ class Driver:
 
     def _report(self, cell: Cell, outcome: str) -> None:
         """Show what has become of a cell; the last tuning run makes further cells known."""
-        self.progress.update(len(self.done), len(self._known), f"{_label(cell)}: {outcome}")
+        self._show(f"{_label(cell)}: {outcome}")
         if self.study.plan.arm(cell.arm).kind == TUNING:
             self._enter_new_cells()
 

@@ -10,13 +10,14 @@ from softmax_gradient_tampering.studies.analysis.comparison import (
     Results,
     count_states,
 )
+from softmax_gradient_tampering.studies.analysis.statistics import LEVEL
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
 from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.report.wording import (
     divergence_phrase,
-    interval_phrase,
     number,
     plural,
+    range_phrase,
     seeds_phrase,
     survivors_phrase,
 )
@@ -87,6 +88,12 @@ def _advice(results: Results, arm: ArmResult, comparison: Comparison) -> str:
     name, baseline = arm.arm.name, results.baseline.arm.name
     if comparison.verdict is Verdict.HELPS:
         return _advice_of_gain(results, arm, comparison)
+    if _is_tuning_best(results):
+        assert results.tuned is not None
+        return (
+            f"Take the settings of {results.tuned.arm.name}: ordinary training with them is better "
+            f"than {baseline}, and no arm is shown to be better than that."
+        )
     if comparison.verdict in (Verdict.SUGGESTS_GAIN, Verdict.INCONCLUSIVE):
         missing = _what_is_missing(comparison)
         return f"Do not decide on {name} yet: {missing}. Until then keep {baseline}."
@@ -102,6 +109,22 @@ def _advice(results: Results, arm: ArmResult, comparison: Comparison) -> str:
         f" Open is {', '.join(others[:4])}{' and others' * (len(others) > 4)}." if others else ""
     )
     return f"Keep {baseline}: no arm is shown to be better.{is_open}"
+
+
+def _is_tuning_best(results: Results) -> bool:
+    """Whether the tuned baseline is shown to be better, by what counts, and no arm than that."""
+    if results.tuned is None:
+        return False
+    gain = results.tuned.comparison(results.baseline)
+    against = [result.comparison(results.tuned) for result in results.judged]
+    return (
+        gain is not None
+        and gain.mean >= results.margin
+        and gain.p_claim < LEVEL
+        and (gain.is_sequential or gain.is_borne_out)
+        and gain.divergence.share <= gain.reference_divergence.share
+        and not any(each is not None and each.verdict is Verdict.HELPS for each in against)
+    )
 
 
 def _advice_of_gain(results: Results, arm: ArmResult, gain: Comparison) -> str:
@@ -140,7 +163,7 @@ def _worth(results: Results, arm: ArmResult, comparison: Comparison) -> str:
         return f"{arm.arm.name}: {diverged.removeprefix('; ') or 'no pair of runs yet'}."
     parts = [
         f"{arm.arm.name} {_points(comparison)}{survivors_phrase(comparison)}"
-        f"{interval_phrase(comparison, len(results.judged))}{diverged}"
+        f"{range_phrase(comparison, len(results.judged))}{diverged}"
     ]
     tuned = [] if results.tuned is None else [results.tuned]
     for control in (*equivalents_of(results, arm), *tuned):

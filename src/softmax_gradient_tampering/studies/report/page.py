@@ -123,8 +123,10 @@ def _facts(results: Results) -> str:
     study = results.study
     if study.kind == "study":
         seeds = len({record.cell.seed for record in study.cells})
-        counts = f"{plural(len(results.arms), 'arm')}, {plural(seeds, 'seed')}."
-        return f"{counts} {completeness_sentence(study)}"
+        counts = f"{plural(len(results.arms), 'arm')}, {plural(seeds, 'seed')}"
+        num_tuning = sum(result.num_planned for result in results.tuning.values())
+        tuning = f", {plural(num_tuning, 'run')} to tune the baseline" * bool(num_tuning)
+        return f"{counts}{tuning}. {completeness_sentence(study)}"
     if study.kind == "run" and study.cells[0].state != "finished":
         return "The run is not finished: it has no result.json."
     return ""

@@ -22,6 +22,7 @@ from softmax_gradient_tampering.studies.report.wording import (
 
 _Arms = dict[Verdict, list[ArmResult]]
 _MAX_NAMES = 8  # of arms with the same verdict
+_IF = " if mean and spread stayed as they are"
 
 
 def verdict_sentence(results: Results) -> str:
@@ -92,7 +93,7 @@ def _sentence_of_any_arms(results: Results, by_verdict: _Arms) -> str:
     arm = _most_diverged(results, by_verdict) if verdict is Verdict.DIVERGES else None
     arm = arm or by_verdict[verdict][0]
     name, baseline = arm.arm.name, f"the baseline {results.baseline.arm.name}"
-    points, seeds = _points(results, arm), seeds_phrase(_against(results, arm))
+    points, seeds = _points(results, arm), seeds_phrase(_against(results, arm), _IF)
     suggest = "The results suggest, and do not show, that "
     several = f"; the largest of {len(results.judged)} is " if len(results.judged) > 1 else ": "
     text = {
@@ -268,7 +269,7 @@ def _inconclusive(results: Results, by_verdict: _Arms) -> str:
     comparison = _against(results, largest)
     if comparison.num_pairs == 0:
         return "Inconclusive: tampered and baseline runs have no seed in common yet."
-    return f"Inconclusive: {_effect(results, largest)}; {seeds_phrase(comparison)}."
+    return f"Inconclusive: {_effect(results, largest)}; {seeds_phrase(comparison, _IF)}."
 
 
 _CLAIMS = (Verdict.HELPS, Verdict.SUGGESTS_GAIN, Verdict.HURTS, Verdict.SUGGESTS_HARM)

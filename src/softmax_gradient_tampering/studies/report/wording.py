@@ -12,6 +12,11 @@ from softmax_gradient_tampering.studies.analysis.comparison import (
     Results,
     count_states,
 )
+from softmax_gradient_tampering.studies.analysis.measurements import (
+    BALANCED,
+    LOWEST_RECALL,
+    MACRO_F1,
+)
 from softmax_gradient_tampering.studies.analysis.statistics import CONFIDENCE, LEVEL
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
 from softmax_gradient_tampering.studies.plan.plan import State
@@ -104,25 +109,25 @@ def arm_sentence(comparison: Comparison, margin: float) -> str:
     return f"inconclusive: {effect}; {seeds_phrase(comparison)}"
 
 
-def seeds_phrase(comparison: Comparison) -> str:
-    """How many seeds would settle a comparison that is open."""
+def seeds_phrase(comparison: Comparison, condition: str = "") -> str:
+    """How many seeds would settle a comparison that is open, on this condition."""
     if comparison.num_pairs < 2:
         return "one seed has no interval; it takes several to say anything"
     if comparison.seeds is None:
         return "more seeds than can be told would be needed"
-    return f"about {comparison.seeds:,} seeds would settle it if mean and spread stayed as they are"
+    return f"about {comparison.seeds:,} seeds would settle it{condition}"
 
 
 def completeness_sentence(study: Study) -> str:
-    """How many cells the report rests on."""
+    """How many runs the report rests on."""
     counts = count_states(study)
     finished = counts.pop(State.FINISHED, 0)
     if not counts:
-        return f"All {len(study.cells)} cells are finished."
+        return f"All {len(study.cells)} runs are finished."
     rest = ", ".join(f"{count} {state}" for state, count in counts.items())
     may_change = " The verdict may change." if counts.keys() - {State.DIVERGED} else ""
     return (
-        f"{finished} of {len(study.cells)} cells are finished, and the numbers rest on those "
+        f"{finished} of {len(study.cells)} runs are finished, and the numbers rest on those "
         f"alone; {rest}.{may_change}"
     )
 
@@ -137,13 +142,21 @@ def agreement_sentence(results: Results, name: str) -> str | None:
     samples = sum(agreement.num_samples for agreement in found)
     whole = sum(agreement.num_same == agreement.num_samples for agreement in found)
     worst = max(found, key=lambda a: a.deviation / (a.scale or 1))
-    share = number(100 * same / samples, 3)
-    return (
-        f"{share} % of {samples:,} predicted classes are the same, all of them in {whole} of "
-        f"{plural(len(found), 'seed')}; the logits differ from alpha z by at most "
-        f"{worst.deviation:.2g}, where alpha z goes up to {worst.scale:.3g}"
-        f"{_coincidence_phrase(results, results.arms[name])}"
+    seeds = plural(len(found), "seed")
+    share = f"{number(100 * same / samples, 3)} % of {samples:,}"
+    classes = (
+        f"all {samples:,} predicted classes of {seeds} are the same"
+        if same == samples
+        else f"{share} predicted classes are the same, all of them in {whole} of {seeds}"
     )
+    logits = (
+        f"differ from alpha z by at most {worst.deviation:.2g}, where alpha z goes up to "
+        f"{worst.scale:.3g}"
+        if worst.deviation
+        else "are alpha z, bit by bit"
+    )
+    phrase = _coincidence_phrase(results, results.arms[name])
+    return f"{classes}; the logits {logits}{phrase}"
 
 
 def _coincidence_phrase(results: Results, control: ArmResult) -> str:
@@ -189,6 +202,15 @@ def survivors_phrase(comparison: Comparison) -> str:
     return " of the survivors" if divergence_phrase(comparison) else ""
 
 
+def range_phrase(comparison: Comparison, num_arms: int = 1) -> str:
+    """`interval_phrase` where it has been told already what the interval is."""
+    half = comparison.half_width_at(1 - (1 - CONFIDENCE) / num_arms)
+    if not comparison.has_interval or math.isinf(half):
+        return interval_phrase(comparison, num_arms)
+    low, high = (number(v, 2, sign=True) for v in (comparison.mean - half, comparison.mean + half))
+    return f" (95 %: {low} to {high})"
+
+
 def interval_phrase(comparison: Comparison, num_arms: int = 1) -> str:
     """The interval, for the largest of several arms the wider one that holds for all at once."""
     pairs = plural(comparison.num_pairs, "seed")
@@ -213,22 +235,28 @@ def caution_sentences(results: Results) -> list[str]:
 
 def majority_sentence(results: Results) -> str:
     """That accuracies are hardly better than always the largest class; empty where none is."""
-    near = []
+    near, num_known = [], 0
     for result in results.arms.values():
         counts = [run.classes for run in result.runs.values() if run.classes is not None]
         if counts:
+            num_known += 1
             accuracy = math.fsum(found.accuracy for found in counts) / len(counts)
             if counts[0].is_near_largest(accuracy):
                 near.append((result.arm.name, counts[0]))
     if not near:
         return ""
-    arms = _listed([arm for arm, _ in near])
+    none = "is not" if len(near) == 1 else "are not"
+    arms = f"{_listed([arm for arm, _ in near])} {none}"
+    if len(near) == num_known > 1:
+        arms = "no arm is"
     _, largest = near[0]
     name = largest.names[largest.largest]
+    advice = "Look at the balanced accuracy and at the recall of each class."
+    if results.metric.key in (BALANCED, MACRO_F1, LOWEST_RECALL):
+        advice = f"The {results.metric.label}, by which the arms are judged, allows for that."
     return (
-        f"{number(largest.largest_share, 2)} % of the test samples are of class {name}: always "
-        f"answering {name} is nearly as accurate as {arms}, or more "
-        "so. Look at the balanced accuracy and at the recall of each class."
+        f"{largest.largest_share:.3g} % of the test samples are of class {name}: {arms} clearly "
+        f"more accurate than always answering {name}. {advice}"
     )
 
 

@@ -47,7 +47,8 @@ def accuracy_figure(results: Results) -> FigureBlock | None:
         for key in dict.fromkeys(("train_acc", ACCURACY, results.metric.key))
         if _has_alphas(results, key)
     ]
-    caption = "Means over seeds after the last epoch, with 95 % intervals. " + _CONTROLS
+    shown = _who_is_shown(results)
+    caption = f"Means over seeds after the last epoch, with 95 % intervals. {shown}"
     title = "Accuracy against alpha"
     return FigureBlock("alpha", title, caption, panels, _legend(results)) if panels else None
 
@@ -59,7 +60,8 @@ def logits_figure(results: Results) -> FigureBlock | None:
     caption = (
         "Means over seeds after the last epoch, with 95 % intervals; logarithmic axes where "
         "the values span more than a factor of three. The loss is the NLL of softmax(z), the "
-        "ordinary cross-entropy; the last panel is that of softmax(alpha z). " + _CONTROLS
+        "ordinary cross-entropy; the last panel is that of softmax(alpha z). "
+        + _who_is_shown(results)
     )
     if _has_alphas(results, "logit_norm"):
         caption += " Thin line: the baseline's norm divided by alpha."
@@ -92,10 +94,16 @@ def loss_norm_figure(results: Results) -> FigureBlock | None:
     return FigureBlock("loss-norm", title, caption, [panel], arm_legend(results, arms))
 
 
-_CONTROLS = (
-    "Arms that differ from the baseline in alpha alone. Equivalent arms stand at the alpha that "
-    "they follow; the dashed line is the tuned baseline. Scheduled arms have no one alpha."
-)
+def _who_is_shown(results: Results) -> str:
+    """Which arms a figure has, of the kinds that there are, and where."""
+    kinds = {result.arm.kind for result in results.arms.values()}
+    words = {
+        "equivalent": " Equivalent arms stand at the alpha that they follow.",
+        "tuned": " The dashed line is the tuned baseline.",
+        "scheduled": " Scheduled arms have no one alpha, and are left out.",
+    }
+    found = (text for kind, text in words.items() if kind in kinds)
+    return "Arms that differ from the baseline in alpha alone." + "".join(found)
 
 
 def _points(results: Results, kind: str, key: str) -> list[_Point]:

@@ -76,7 +76,7 @@ def selection_table(results: Results) -> Table | None:
             loss = number(as_number(entry.get("mean_loss")), 4)
             cells = [numeric(score), numeric(loss), numeric(as_text(entry.get("n")))]
             rows.append(Row(label, cells))
-    metric = as_text(selection.get("metric", "top1"))
+    metric = as_text(selection.get("metric", "top1")).replace(ACCURACY, "the accuracy")
     caption = (
         f"How the tuned baseline's settings were chosen: by the mean of {metric}; of two that are "
         "equal, by the lower mean loss."
@@ -185,6 +185,4 @@ def _alpha(result: ArmResult) -> Cell:
     arm = result.arm
     if arm.kind == "scheduled" and arm.alpha_end is not None:
         return numeric(f"{arm.alpha:g} → {arm.alpha_end:g}, {arm.alpha_schedule}")
-    if arm.kind == "equivalent":
-        return numeric(f"1, follows {arm.alpha:g}")
-    return numeric(f"{arm.alpha:g}")
+    return numeric("1" if arm.kind == "equivalent" else f"{arm.alpha:g}")
