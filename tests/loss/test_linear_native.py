@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.kernels.cpu.native_library import native_library
-from softmax_gradient_tampering.loss.linear import kernel
+from softmax_gradient_tampering.loss.linear import kernel, native
 from tests.loss.cases import Case, assert_equal
 from tests.loss.test_linear import Arguments, make, of_hidden, of_logits, value_and_gradients
 
@@ -161,3 +161,12 @@ def test_results_do_not_depend_on_the_number_of_threads():
         for other in results[1:]:
             for one, two in zip(results[0], other, strict=True):
                 assert_equal(one, two)
+
+
+def test_a_product_of_no_depth_is_zero_or_adds_nothing():
+    left, right = torch.empty(7, 0), torch.empty(0, 70)
+    to = torch.ones(7, 70)
+    native._multiply(left, right, to, adds=True)
+    assert_equal(to, torch.ones(7, 70))
+    native._multiply(left, right, to)
+    assert_equal(to, torch.zeros(7, 70))

@@ -133,7 +133,7 @@ void multiply_rows(const Matrix& left, int64_t row, int64_t k, const Panels& pan
 inline void multiply(const Matrix& left, const Matrix& right, bool adds, const Matrix& to) {
   static thread_local Panels panels;
   for (int64_t column = 0; column < to.num_columns; column += kColumns)
-    for (int64_t k = 0; k < right.num_rows; k += kDepth) {
+    for (int64_t k = 0; k == 0 || k < right.num_rows; k += kDepth) {  // of no depth: zeros
       const int64_t columns = std::min(kColumns, to.num_columns - column);
       const int64_t depth = std::min(kDepth, right.num_rows - k);
       panels.copy(right, k, column, depth, columns);
