@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.func import grad, vmap
+from torch import nn
+from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
 from softmax_gradient_tampering import (
     TamperedCrossEntropyLoss,
@@ -109,11 +110,10 @@ def test_a_tensor_alpha_equals_the_number(case, dtype):
             assert_equal(of_tensor, of_number)
 
 
-def test_a_tensor_alpha_is_neither_written_to_nor_given_a_gradient():
+def test_a_tensor_alpha_is_not_written_to():
     logits, target, _ = Case().make()
-    alpha = torch.tensor(0.25, requires_grad=True)
+    alpha = torch.tensor(0.25)
     value_and_gradient(tampered_cross_entropy, logits, target, alpha)
-    assert alpha.grad is None
     assert alpha.item() == 0.25
 
 
@@ -164,6 +164,18 @@ def test_python_warns_once_of_an_alpha_above_1(call):
     assert "published values are 0.05 to 0.92" in said[0]
 
 
+def test_what_a_module_is_given_for_alpha_is_no_parameter_of_it():
+    logits, target, _ = Case().make()
+    _, expected = value_and_gradient(tampered_cross_entropy, logits, target, 0.25)
+    number = torch.tensor(0.25)
+    for alpha in (nn.Parameter(number, requires_grad=False), nn.Buffer(number)):
+        for loss_fn in (TamperedCrossEntropyLoss(alpha), TamperedCrossEntropyLoss(1.0)):
+            loss_fn.alpha = alpha
+            assert_equal(value_and_gradient(loss_fn, logits, target)[1], expected)
+            assert not loss_fn.state_dict()
+            assert not [*loss_fn.parameters()]
+
+
 LOSSES = {
     "tampered_cross_entropy": tampered_cross_entropy,
     "tampered_linear_cross_entropy": lambda z, target, alpha: tampered_linear_cross_entropy(
@@ -174,6 +186,64 @@ LOSSES = {
         z, target.unsqueeze(1).expand_as(z) / 5, alpha
     ),
 }
+
+
+def of_alpha(name):
+    """A loss as a function of alpha alone, its logits, and its gradient in these."""
+    logits, target, _ = Case().make()
+
+    def loss(alpha, z=logits):
+        return LOSSES[name](z, target, alpha)
+
+    return loss, lambda alpha: grad(lambda z: loss(alpha, z))(logits)
+
+
+DERIVATIVES = {
+    "autograd": lambda loss, _, alpha: loss(alpha.requires_grad_()),
+    "of what is learnt": lambda loss, _, alpha: loss(alpha.requires_grad_().sigmoid()),
+    "grad": lambda loss, _, alpha: grad(loss)(alpha),
+    "jvp": lambda loss, _, alpha: jvp(loss, (alpha,), (alpha,)),
+    "vmap": lambda loss, _, alpha: vmap(grad(loss))(alpha.expand(2)),
+    "autograd of vmap": lambda loss, _, alpha: vmap(loss)(alpha.requires_grad_().expand(2)),
+    "the gradient's": lambda _, gradient, alpha: jacrev(gradient)(alpha),
+    "the gradient's, forward": lambda _, gradient, alpha: jacfwd(gradient)(alpha),
+    "the gradient's, by autograd": lambda _, gradient, alpha: gradient(alpha.requires_grad_()),
+}
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_alpha_that_is_differentiated_is_refused_with_the_way_to_do_it(name, derivative):
+    with pytest.raises(ValueError, match=r"pass alpha\.detach\(\).*cross_entropy\(alpha \*"):
+        DERIVATIVES[derivative](*of_alpha(name), torch.tensor(0.25, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("keep", [*KEEPS.values(), power_transform], ids=[*KEEPS, "transform"])
+def test_whatever_keeps_alpha_refuses_one_to_be_learnt(keep):
+    arguments = (P,) if keep is power_transform else ()
+    with pytest.raises(ValueError, match="alpha must not require a gradient"):
+        keep(*arguments, nn.Parameter(torch.tensor(0.25)))
+    loss_fn = TamperedCrossEntropyLoss(1.0)
+    with pytest.raises(ValueError, match="alpha must not require a gradient"):
+        loss_fn.alpha = nn.Parameter(torch.tensor(0.25))
+
+
+def test_a_fitted_temperature_is_folded():
+    assert fold_alpha(nn.Linear(2, 2), nn.Parameter(torch.tensor(0.25))).folded_alpha == 0.25
+
+
+def test_a_compiled_gradient_has_its_derivative_in_alpha():
+    torch.compiler.reset()
+    logits, target, _ = Case().make()
+    alpha = torch.tensor(0.25, dtype=torch.float64)
+
+    def gradient(alpha):
+        return grad(lambda z, alpha: tampered_cross_entropy(z, target, alpha))(logits, alpha)
+
+    expected = jacrev(lambda alpha: grad(lambda z: surrogate(z, target, alpha))(logits))(alpha)
+    for derivative in (jacrev, jacfwd):
+        compiled = torch.compile(derivative(gradient), backend="eager", fullgraph=True)
+        assert_close(compiled(alpha), expected)
 
 
 OLD_TORCH = tuple(map(int, torch.__version__.split(".")[:2])) <= (2, 11)

@@ -4,6 +4,7 @@ A graph that is exported or traced may be made without a gradient in mind and di
 later on: its derivative is that of the operators in it.
 """
 
+import tempfile
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -155,6 +156,20 @@ LOSSES = {
 def test_the_other_losses(name, capture):
     logits, target, _ = Case().make(torch.float32)
     assert_graph_trains_as_eager(capture, LOSSES[name], logits, target)
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", *LOSSES])
+def test_a_draft_export_trains_as_eager(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # torch leaves a log there
+    logits, target, _ = Case().make(torch.float32)
+    loss_fn = LOSSES.get(name, lambda z, target: tampered_cross_entropy(z, target, ALPHA))
+    graph = torch.export.draft_export(Called(loss_fn), (logits, target)).module()
+    for of_graph, of_eager in zip(
+        value_and_gradient(graph, (logits, target)),
+        value_and_gradient(loss_fn, (logits, target)),
+        strict=True,
+    ):
+        torch.testing.assert_close(of_graph, of_eager, rtol=1e-6, atol=1e-6)
 
 
 def second_derivative(function: LossFn, logits: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
-from torch.func import grad, vmap
+from torch.func import functionalize, grad, jacfwd, jacrev, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -37,6 +37,41 @@ def test_a_transform_is_seen_while_it_is_active(transform):
     transform(function)(torch.ones(3))
     assert seen == [True]
     assert not torch_internals.is_transformed()
+
+
+def test_the_transforms_that_lose_a_function_are_told_from_the_others():
+    seen = []
+
+    def function(x):
+        seen.append((torch_internals.is_functionalized(), torch_internals.is_nested_forward_mode()))
+        return x.sum()
+
+    x = torch.ones(3)
+    for called in (function, grad(function), jacrev(function), jacfwd(function)):
+        called(x)
+    functionalize(function)(x)
+    jacfwd(jacfwd(function))(x)
+    assert seen == [(False, False)] * 4 + [(True, False), (False, True)]
+
+
+def test_what_is_differentiated_is_seen_through_every_transform():
+    seen = []
+
+    def of_alpha(alpha):
+        return grad(lambda x: seen.append(torch_internals.is_differentiated(alpha)) or x.sum())(
+            torch.ones(3)
+        )
+
+    alpha = torch.tensor(1.0)
+    of_alpha(alpha)
+    vmap(of_alpha)(alpha.expand(2))
+    assert seen == [False, False]
+    of_alpha(alpha.clone().requires_grad_())
+    jacrev(of_alpha)(alpha)
+    jacfwd(of_alpha)(alpha)
+    with forward_ad.dual_level():
+        of_alpha(forward_ad.make_dual(alpha, alpha))
+    assert seen[2:] == [True] * 4
 
 
 def test_a_batch_of_gradients_is_told_from_one():

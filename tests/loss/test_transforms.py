@@ -4,9 +4,13 @@ import pytest
 import torch
 import torch.autograd.forward_ad as fwd
 import torch.nn.functional as F
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, vmap
 
-from softmax_gradient_tampering import tampered_cross_entropy
+from softmax_gradient_tampering import (
+    tamper,
+    tampered_cross_entropy,
+    tampered_linear_cross_entropy,
+)
 from tests.loss.cases import (
     FEW_CASES,
     OPTION_CASES,
@@ -81,6 +85,76 @@ def test_incoming_gradients_may_come_in_batches(shape, dtype):
 
     batched = gradient(incoming, is_grads_batched=True)
     torch.testing.assert_close(batched, torch.stack([gradient(one) for one in incoming]))
+
+
+LOSSES = {
+    "cross-entropy": lambda z, target: tampered_cross_entropy(z, target, ALPHA),
+    "smoothed": lambda z, target: tampered_cross_entropy(z, target, ALPHA, label_smoothing=0.1),
+    "generic": lambda z, target: tamper(F.cross_entropy, ALPHA)(z, target),
+    "linear": lambda z, target: tampered_linear_cross_entropy(
+        z, z.new_ones(5).diag(), target, ALPHA
+    ),
+}
+DERIVATIVES = {
+    "jacfwd of jacfwd": lambda loss, z: jacfwd(jacfwd(loss))(z),
+    "jvp of jvp": lambda loss, z: jvp(lambda z: jvp(loss, (z,), (z.cos(),))[1], (z,), (z.sin(),)),
+    "hessian of jvp": lambda loss, z: hessian(lambda z: jvp(loss, (z,), (z.cos(),))[1])(z),
+    "vmap of both": lambda loss, z: vmap(jacfwd(jacfwd(loss)))(torch.stack([z, -z])),
+}
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_forward_mode_within_forward_mode_is_that_of_the_loss_at_alpha_z(name, derivative):
+    logits, target, _ = Case(shape=(3, 5)).make()
+    smoothing = 0.1 if name == "smoothed" else 0.0
+    expected = DERIVATIVES[derivative](
+        lambda z: surrogate(z, target, ALPHA, label_smoothing=smoothing), logits
+    )
+    actual = DERIVATIVES[derivative](lambda z: LOSSES[name](z, target), logits)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_an_exported_loss_has_both_tangents_too():
+    logits, target, _ = Case(shape=(3, 5)).make()
+
+    class Loss(torch.nn.Module):
+        def forward(self, z):
+            return LOSSES["cross-entropy"](z, target)
+
+    graph = torch.export.export(Loss(), (logits,)).module()
+    assert_close(
+        jacfwd(jacfwd(graph))(logits), hessian(lambda z: surrogate(z, target, ALPHA))(logits)
+    )
+
+
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("name", ["cross-entropy", "smoothed", "generic"])
+def test_an_infinite_loss_has_the_gradient_of_torch(name, is_compiled):
+    torch.compiler.reset()
+    logits, target, _ = Case(shape=(3, 5)).make()
+    logits[0, target[0]] = -torch.inf
+    smoothing = 0.1 if name == "smoothed" else 0.0
+
+    def gradient(z):
+        return grad(lambda z: LOSSES[name](z, target))(z)
+
+    if is_compiled:
+        gradient = torch.compile(gradient, backend="eager", fullgraph=True)
+    expected = grad(lambda z: surrogate(z, target, ALPHA, label_smoothing=smoothing))(logits)
+    assert_close(gradient(logits), expected)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [lambda f: functionalize(grad(f)), lambda f: grad(functionalize(f)), functionalize],
+    ids=["of grad", "in grad", "alone"],
+)
+@pytest.mark.parametrize("name", LOSSES)
+def test_functionalize_is_refused_in_a_sentence(name, transform):
+    logits, target, _ = Case().make()
+    with pytest.raises(NotImplementedError, match=r"functionalize cannot take .* leave it out"):
+        transform(lambda z: LOSSES[name](z, target))(logits)
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function
 
-from softmax_gradient_tampering.loss.torch_internals import is_eager, is_transformed
+from softmax_gradient_tampering.loss.torch_internals import (
+    is_differentiated,
+    is_eager,
+    is_transformed,
+)
 
 Alpha = float | Tensor
 
@@ -25,7 +29,7 @@ def check_alpha(alpha: Any) -> Alpha:
     Above 1, Python warns once.
 
     Raises:
-        ValueError: alpha is not finite, negative, or a tensor with dimensions.
+        ValueError: alpha is not finite, negative, a tensor with dimensions, or differentiated.
         TypeError: alpha is neither a number nor a tensor.
     """
     if type(alpha) is float and 0.0 <= alpha <= 1.0:
@@ -36,6 +40,14 @@ def check_alpha(alpha: Any) -> Alpha:
                 f"alpha must be a number or a 0-d tensor, not a tensor of shape "
                 f"{tuple(alpha.shape)}; index one element or call .squeeze()"
             )
+        if is_differentiated(alpha):
+            raise ValueError(
+                "alpha must not require a gradient, as it would get none: pass alpha.detach(). To "
+                "learn alpha or to differentiate in it, take F.cross_entropy(alpha * input, "
+                "target) / alpha, which has the same gradient in the input"
+            )
+        if torch.compiler.is_compiling():
+            return alpha
         if alpha.device.type != "cpu" or not is_eager(alpha) or is_transformed():
             return alpha.detach()
     if not isinstance(alpha, (int, float)) and getattr(alpha, "shape", None) == ():

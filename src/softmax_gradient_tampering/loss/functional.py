@@ -8,7 +8,11 @@ from torch import Tensor
 
 from softmax_gradient_tampering.loss import direct
 from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha, is_symbolic, record
-from softmax_gradient_tampering.loss.generic import is_compiled_transform, tamper
+from softmax_gradient_tampering.loss.generic import (
+    composite_cross_entropy,
+    is_for_operations,
+    tamper,
+)
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
     compute_dtype,
@@ -66,8 +70,8 @@ def tampered_cross_entropy(
         the dtype that F.cross_entropy returns (float32 under autocast).
 
     Raises:
-        ValueError: alpha is negative, not finite, or a tensor with dimensions; the kernel is
-            unknown or not for this device.
+        ValueError: alpha is negative, not finite, a tensor with dimensions, or requires a
+            gradient; the kernel is unknown or not for this device.
         IndexError, RuntimeError, ValueError: whatever F.cross_entropy raises.
 
     >>> z = torch.tensor([[2.0, 0.0, -2.0]], requires_grad=True)
@@ -105,10 +109,9 @@ def tampered_cross_entropy(
         return tamper(F.cross_entropy, alpha)(input, target, **kwargs)
     if kernel != "auto" and not torch.compiler.is_compiling():  # there the operator checks
         check_kernel(kernel, input.device)
-    loss_dtype = loss_dtype_of(input, target, weight)
+    options = Options(**kwargs, loss_dtype=loss_dtype_of(input, target, weight), kernel=kernel)
     if _is_for_torch(input, target, weight):
-        return _composite(input, target, alpha, kwargs).to(loss_dtype)
-    options = Options(**kwargs, loss_dtype=loss_dtype, kernel=kernel)
+        return composite_cross_entropy(input, target, alpha, options)
     shape = target.shape if is_index(target) else input.shape[:1] + input.shape[2:]
     if input.dim() == 1:
         input, target = input.unsqueeze(0), target.unsqueeze(0)
@@ -152,20 +155,11 @@ def _is_of_rows(input: Tensor) -> bool:
     return input.movedim(1, -1).is_contiguous()
 
 
-def _composite(input: Tensor, target: Tensor, alpha: Alpha, kwargs: dict[str, Any]) -> Tensor:
-    """Torch's own function, composed: for what the operator cannot do."""
-    dtype = compute_dtype(input.dtype)
-    if kwargs["weight"] is not None:
-        kwargs = kwargs | {"weight": kwargs["weight"].to(dtype)}
-    target = target if is_index(target) else target.to(dtype)
-    return tamper(F.cross_entropy, alpha)(input.to(dtype), target, **kwargs)
-
-
 def _is_for_torch(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     """Whether right arguments are beyond the operator, which torch's own operations can do."""
     return (
         target.requires_grad
-        or is_compiled_transform()
+        or is_for_operations()
         or has_tangent(target, weight)
         or not is_plain(input, target)
     )

@@ -18,9 +18,12 @@ from softmax_gradient_tampering.loss.alpha import (
     record,
 )
 from softmax_gradient_tampering.loss.dispatcher import define_operator
+from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, is_index
 from softmax_gradient_tampering.loss.torch_internals import (
     below_autograd,
     has_tangent,
+    is_functionalized,
+    is_nested_forward_mode,
     is_traced,
     is_transformed,
     is_transformed_or_dual,
@@ -48,7 +51,8 @@ def tamper(loss_fn: Callable[..., Tensor], alpha: Alpha) -> Callable[..., Tensor
         A function of the same arguments, returning the loss in loss_fn's shape and dtype.
 
     Raises:
-        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+        ValueError: alpha is negative, not finite, a tensor with dimensions, or requires a
+            gradient.
 
     >>> loss_fn = tamper(torch.nn.functional.multi_margin_loss, alpha=0.5)
     >>> z = torch.tensor([[0.5, -0.5]], requires_grad=True)
@@ -88,8 +92,8 @@ def tampered_binary_cross_entropy_with_logits(
         The loss, 0-d or, for reduction "none", of the input's shape.
 
     Raises:
-        ValueError: alpha is negative, not finite, or a tensor with dimensions; or whatever
-            F.binary_cross_entropy_with_logits raises.
+        ValueError: alpha is negative, not finite, a tensor with dimensions, or requires a
+            gradient; or whatever F.binary_cross_entropy_with_logits raises.
 
     >>> z = torch.tensor([3.0], requires_grad=True)
     >>> tampered_binary_cross_entropy_with_logits(z, torch.tensor([1.0]), alpha=0.5).backward()
@@ -105,9 +109,43 @@ def tampered_binary_cross_entropy_with_logits(
     return tamper(F.binary_cross_entropy_with_logits, alpha)(input, target, **kwargs)
 
 
-def is_compiled_transform() -> bool:
-    """Whether torch.compile is tracing the inside of a torch.func transform or forward-mode AD."""
-    return torch.compiler.is_compiling() and is_transformed_or_dual()
+def composite_cross_entropy(
+    logits: Tensor, target: Tensor, alpha: Alpha, options: Options
+) -> Tensor:
+    """The tampered cross-entropy as `tamper` makes it of torch's, in the options' loss dtype."""
+    dtype, weight = compute_dtype(logits.dtype), options.weight
+    loss = _tampered_loss(
+        F.cross_entropy,
+        alpha,
+        logits.to(dtype),
+        target if is_index(target) else target.to(dtype),
+        weight=None if weight is None else weight.to(dtype),
+        ignore_index=options.ignore_index,
+        reduction=options.reduction,
+        label_smoothing=options.label_smoothing,
+    )
+    return loss.to(options.loss_dtype)
+
+
+def is_for_operations() -> bool:
+    """Whether torch would lose, without a word, what a Function says of its derivatives.
+
+    That is inside torch.func's transforms and forward-mode AD where torch.compile traces them,
+    and in forward mode within forward mode.
+
+    Raises:
+        NotImplementedError: torch.func.functionalize is active, which loses it in any case.
+    """
+    if not is_transformed_or_dual():
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    if is_functionalized():
+        raise NotImplementedError(
+            "torch.func.functionalize cannot take a tampered gradient along; leave it out: "
+            "torch.export, make_fx and torch.compile take the loss without it"
+        )
+    return is_nested_forward_mode()
 
 
 def _tampered_loss(
@@ -132,17 +170,24 @@ def report(value: Tensor, surrogate: Tensor) -> Tensor:
     """The value of one tensor with the derivatives of another."""
     if is_symbolic(value, surrogate):
         return record(report, value, surrogate)
-    if is_compiled_transform():
-        # What torch.compile makes of a Function has no derivative of forward mode, and with torch
-        # 2.9 and 2.11 none under torch.func: without a word. These operations it cannot mistake.
-        zero = torch.where(surrogate.isfinite(), surrogate - surrogate.detach(), 0)
-        return value.detach() + zero.to(value.dtype)
+    if is_for_operations():
+        return _report_by_operations(value, surrogate)
     if _is_in_a_graph():
         reported: Tensor = _report_operator(value, surrogate)
         return reported
     if torch.compiler.is_compiling():
         return _Report.apply(value, surrogate)  # dynamo traces no Function that has a jvp
     return _ForwardModeReport.apply(value, surrogate)
+
+
+def _report_by_operations(value: Tensor, surrogate: Tensor) -> Tensor:
+    """The same in operations of torch: the number is written over where nothing records it.
+
+    A sum that begins with the value would have no derivative where the surrogate is infinite.
+    """
+    reported = surrogate.to(value.dtype, copy=True)
+    reported.detach().copy_(value.detach())
+    return reported
 
 
 class _Report(torch.autograd.Function):
@@ -217,7 +262,9 @@ _report_operator = define_operator(
     "(Tensor value, Tensor surrogate) -> Tensor",
     run=lambda value, surrogate: value.clone(),
     fake=lambda value, surrogate: value.clone(),
-    differentiate=lambda value, surrogate: _ForwardModeReport.apply(value, surrogate),
+    differentiate=lambda value, surrogate: (
+        _report_by_operations if is_for_operations() else _ForwardModeReport.apply
+    )(value, surrogate),
 )
 _at_zero_operator = define_operator(
     "at_zero",

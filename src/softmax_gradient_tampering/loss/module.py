@@ -1,6 +1,6 @@
 """The tampered cross-entropy as a module: nn.CrossEntropyLoss with one more argument."""
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class TamperedCrossEntropyLoss(nn.CrossEntropyLoss):
         kernel: "auto", "reference", "cpu" or "triton".
 
     Raises:
-        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+        ValueError: alpha is negative, not finite, a tensor with dimensions, or requires a
+            gradient.
 
     >>> loss_fn = TamperedCrossEntropyLoss(alpha=0.25, label_smoothing=0.1)
     >>> loss_fn(torch.zeros(2, 5), torch.tensor([0, 4]))
@@ -61,6 +62,11 @@ class TamperedCrossEntropyLoss(nn.CrossEntropyLoss):
         self._alpha = self._compiled_alpha = alpha
         if type(alpha) is float and alpha >= 0:
             self._compiled_alpha = torch.tensor(alpha, dtype=torch.float64, device="cpu")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "alpha" and isinstance(value, nn.Parameter | nn.Buffer):
+            value = keep_alpha(value)  # a module would make it one of its own, saved with it
+        super().__setattr__(name, value)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of logits (N, C, ...) against class indices or probabilities."""

@@ -16,6 +16,7 @@ from softmax_gradient_tampering.loss.dispatcher import (
     LossOperator,
     as_graph_input,
 )
+from softmax_gradient_tampering.loss.generic import composite_cross_entropy, is_for_operations
 from softmax_gradient_tampering.loss.kernels import compiled, reference
 from softmax_gradient_tampering.loss.kernels.options import (
     Options,
@@ -58,6 +59,9 @@ def _is_better_compiled(logits: Tensor, options: Options) -> bool:
 
 def _apply(logits: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[Tensor, Tensor]:
     """Loss and statistics, recorded by autograd."""
+    if is_for_operations():
+        loss = composite_cross_entropy(logits, target, alpha, options)
+        return loss, loss_divisor(target, options, logits)
     function: type[torch.autograd.Function] = _Recorded
     if is_transformed() or has_tangent(logits):
         function = _Transformable

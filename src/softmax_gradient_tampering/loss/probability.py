@@ -21,7 +21,8 @@ def power_transform(p: Tensor, alpha: Alpha) -> Tensor:
 
     Raises:
         TypeError: p is no tensor.
-        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+        ValueError: alpha is negative, not finite, a tensor with dimensions, or requires a
+            gradient.
 
     >>> power_transform(torch.tensor([0.64, 0.36]), alpha=0.5)
     tensor([0.5714, 0.4286])
@@ -51,7 +52,8 @@ def stationary_threshold(p: Tensor, alpha: Alpha) -> Tensor:
 
     Raises:
         TypeError: p is no tensor.
-        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+        ValueError: alpha is negative, not finite, a tensor with dimensions, or requires a
+            gradient.
 
     >>> stationary_threshold(torch.full((4,), 0.25), alpha=0.5)
     tensor(0.2500)

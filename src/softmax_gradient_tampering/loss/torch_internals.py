@@ -29,6 +29,21 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def is_functionalized() -> bool:
+    """Whether torch.func.functionalize is one of the active transforms."""
+    return "Functionalize" in _transforms()
+
+
+def is_nested_forward_mode() -> bool:
+    """Whether torch.func.jvp, or what is made of it, runs within another of them."""
+    return _transforms().count("Jvp") > 1
+
+
+def _transforms() -> list[str]:
+    """The names of the active transforms, the outermost first."""
+    return [level.key().name for level in torch._C._functorch.get_interpreter_stack() or ()]
+
+
 def is_batch_of_gradients(grad: Tensor) -> bool:
     """Whether a gradient stands for a whole batch of them (`is_grads_batched`)."""
     return torch._C._functorch.is_legacy_batchedtensor(grad)
@@ -84,9 +99,17 @@ def is_forward_mode() -> bool:
 def is_plain(*tensors: Tensor | None) -> bool:
     """Whether the tensors are ordinary ones: none of a class of its own, such as DTensor."""
     return all(
-        tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) or is_fake(tensor)
+        tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) or _is_plain_fake(tensor)
         for tensor in tensors
     )
+
+
+def _is_plain_fake(tensor: Any) -> bool:
+    """Whether it is a FakeTensor that carries no real one, as those of draft_export do.
+
+    With these torch refuses every operator that is not its own and has an optional tensor.
+    """
+    return is_fake(tensor) and not tensor.fake_mode.propagate_real_tensors
 
 
 def has_tangent(*tensors: Tensor | None) -> bool:
@@ -94,6 +117,23 @@ def has_tangent(*tensors: Tensor | None) -> bool:
     return is_forward_mode() and any(
         tensor is not None and unpack_dual(tensor).tangent is not None for tensor in tensors
     )
+
+
+def is_differentiated(tensor: Tensor) -> bool:
+    """Whether a derivative with respect to it is wanted: by autograd, or by any active transform.
+
+    Every transform wraps what it passes on, and its wrapper answers for this one alone: they are
+    asked one after the other, from within. Compiled, only the innermost can be asked.
+    """
+    if tensor.requires_grad or has_tangent(tensor):
+        return True
+    if not is_transformed() or torch.compiler.is_compiling():
+        return False
+    innermost = torch._functorch.pyfunctorch.retrieve_current_functorch_interpreter()
+    if torch._C._functorch.maybe_get_level(tensor) == innermost.level():
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    with innermost.lower():
+        return is_differentiated(tensor)
 
 
 def is_transformed_or_dual() -> bool:

@@ -65,7 +65,7 @@ def check_scale(
     Raises:
         ValueError: it is 0, negative, not finite, or cannot be read.
     """
-    factor = check_alpha(alpha)
+    factor = check_alpha(alpha.detach() if isinstance(alpha, Tensor) else alpha)
     if isinstance(factor, Tensor):  # on a device: here it is read
         factor = check_alpha(factor.item())
     assert isinstance(factor, float)

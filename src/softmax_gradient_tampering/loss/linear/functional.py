@@ -75,7 +75,8 @@ def tampered_linear_cross_entropy(
 
     Raises:
         TypeError: one of hidden, weight, target, bias and class_weight is no tensor.
-        ValueError: alpha is negative, not finite, or a tensor with dimensions.
+        ValueError: alpha is negative, not finite, a tensor with dimensions, or requires a
+            gradient.
         IndexError, RuntimeError, ValueError: where F.linear or F.cross_entropy raise them: a
             shape, a dtype, a device or an option does not fit.
 
