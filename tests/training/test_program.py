@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -232,10 +232,10 @@ def test_a_full_disk_leaves_what_was_there(monkeypatch: pytest.MonkeyPatch) -> N
 
     save, count = torch.save, iter(range(100))
 
-    def fill_up(checkpoint: object, file: BinaryIO) -> None:
+    def fill_up(checkpoint: object, file: BinaryIO, **options: Any) -> None:
         if next(count) == 2:
             raise OSError(28, "No space left on device")
-        save(checkpoint, file)
+        save(checkpoint, file, **options)
 
     monkeypatch.setattr(torch, "save", fill_up)
     words = ("--epochs", 3, "--output", "out", "--experiment", "a")

@@ -1,5 +1,7 @@
 """scikit-learn's handwritten digits: 1,797 real 8x8 images that ship with it."""
 
+from functools import cache
+
 import numpy as np
 import torch
 
@@ -9,6 +11,7 @@ from softmax_gradient_tampering.data.memory.loaders import Images
 TEST_FRACTION = 0.25
 
 
+@cache  # a study's worker trains run after run on them; their file is text, and slow to read
 def load_digits() -> tuple[Images, Images]:
     """The digits as (training, test) sets of 1,347 and 450 images, 17 grey levels."""
     from sklearn.datasets import load_digits as load

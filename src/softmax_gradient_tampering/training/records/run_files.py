@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,7 @@ def _number(text: str | list[str] | None) -> float | int | None:
     return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -191,6 +193,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache  # of the code that runs, whatever is checked out meanwhile
 def _git_commit() -> str | None:
     command = ["git", "rev-parse", "HEAD"]
     try:
