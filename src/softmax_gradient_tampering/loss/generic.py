@@ -154,7 +154,7 @@ def _tampered_loss(
     """The loss that `tamper` returns, of its first two arguments."""
     alpha = check_alpha(alpha)  # of a tensor its value now: a schedule may have written to it
     value = loss_fn(input, *args, **kwargs)
-    if isinstance(value, tuple | list | dict):
+    if isinstance(value, (tuple, list, dict)):  # torch 2.9 cannot compile a union of types
         raise TypeError(
             f"the loss to tamper with must return a tensor, not a {type(value).__name__}; pass a "
             "function that returns the loss alone"
