@@ -225,6 +225,8 @@ def test_the_module_takes_the_inputs_of_torchs():
 def test_the_module_refuses_what_torchs_refuses_in_its_words():
     _, module_db = torchs_lists()
     entry = entry_of("nn.CrossEntropyLoss", module_db)
+    if entry.module_error_inputs_func is None:
+        pytest.skip("this torch describes no wrong input of nn.CrossEntropyLoss")  # 2.9 to 2.11
     errors = entry.module_error_inputs_func(entry, "cpu", torch.float64, True, True)
     for error in errors:
         wrong = error.module_error_input
