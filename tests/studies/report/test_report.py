@@ -305,7 +305,7 @@ def test_a_study_of_which_every_run_diverged_says_so(tmp_path: Path) -> None:
     failure = {"attempts": 1, "error": "epoch 1, batch 1, step 2: the loss is nan", "time": ""}
     for arm, said in (
         ("baseline", "no run of the baseline, alpha 1, is finished; 2 diverged."),
-        ("alpha-0.5", "no run of this study is finished; 4 diverged."),
+        ("alpha-0.5", "Nothing can be compared: every run diverged, 4 in all."),
     ):
         for seed in range(2):
             cell = cell_folder(folder, arm, seed)

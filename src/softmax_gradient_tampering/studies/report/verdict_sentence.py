@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from softmax_gradient_tampering.studies.analysis.comparison import ArmResult, Results
 from softmax_gradient_tampering.studies.analysis.measurements import ACCURACY
 from softmax_gradient_tampering.studies.analysis.verdict import Comparison, Verdict
+from softmax_gradient_tampering.studies.plan.plan import State
 from softmax_gradient_tampering.studies.report.control_phrases import (
     equivalent_control_phrase,
     tuned_control_phrase,
@@ -29,6 +30,8 @@ def verdict_sentence(results: Results) -> str:
     """The report's first sentence: does tampering help here, or which arm does?"""
     if results.study.kind != "study":
         return _single_sentence(results)
+    if all(cell.state is State.DIVERGED for cell in results.study.cells):
+        return f"Nothing can be compared: every run diverged, {len(results.study.cells)} in all."
     if not any(result.runs for result in results.arms.values()):
         gone = _diverged(results.arms.values())
         return f"Nothing can be said yet: no run of this study is finished{gone}."

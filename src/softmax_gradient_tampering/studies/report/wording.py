@@ -125,6 +125,8 @@ def completeness_sentence(study: Study) -> str:
     if not counts:
         return f"All {len(study.cells)} runs are finished."
     rest = ", ".join(f"{count} {state}" for state, count in counts.items())
+    if not finished:
+        return f"None of {plural(len(study.cells), 'run')} is finished; {rest}."
     may_change = " The verdict may change." if counts.keys() - {State.DIVERGED} else ""
     return (
         f"{finished} of {len(study.cells)} runs are finished, and the numbers rest on those "
@@ -266,10 +268,11 @@ def sampling_sentence(results: Results) -> str:
     for result in results.judged:
         comparison = result.comparison(results.baseline)
         if comparison is not None and comparison.test_half_width > comparison.half_width:
-            seeds, test = (
-                number(width, 2) for width in (comparison.half_width, comparison.test_half_width)
-            )
-            arms.append(f"{result.arm.name} ±{test} points beside ±{seeds}")
+            seeds = f"beside ±{number(comparison.half_width, 2)}"
+            if comparison.sd == 0:
+                seeds = "where all seeds differ by the same"
+            test = number(comparison.test_half_width, 2)
+            arms.append(f"{result.arm.name} ±{test} points {seeds}")
     if not arms:
         return ""
     samples = _num_samples(results.judged)
