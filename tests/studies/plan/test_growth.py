@@ -174,14 +174,14 @@ def test_arms_and_seeds_are_added_at_once() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--alphas", "1"), "arms 'alpha-1 smooth' there, without smooth here"),
+        (("--alphas", "1"), "it has smooth, not asked for here; to add arms to it, name those"),
         (
             ("--alphas", "1", "--arm", "smooth: smoothing=0.2"),
             "arm smooth has smoothing 0.1 there, 0.2 here",
         ),
         (
             ("--alphas", "0.5", "--arm", "smooth: smoothing=0.1", "--baseline", "smooth"),
-            "without alpha-1 here",
+            "it has alpha-1, not asked for here",
         ),
         (
             *(("--alphas", "1", "--arm", "plain: lr=1", "--arm", "smooth: smoothing=0.1"),),

@@ -171,6 +171,11 @@ MISTAKES = {
     "--margin 1": "--margin belongs to --until-settled",
     "--name a/b": "--name 'a/b': must be a plain folder name",
     "--name ..": "--name '..': must be a plain folder name",
+    "--epochs 3": "--epochs is a training flag; give it after --",
+    "--batch-size=8 -- --lr 1": "--batch-size is a training flag; give it after --",
+    "--alphas 1 1": "alpha-1 is asked for twice",
+    "--config training.yaml": r"training\.yaml: epochs is a training flag; give it under train",
+    "--config maybe.yaml": r"maybe\.yaml: until_settled: expected true or false, got 'maybe'",
     "--sseeds 3": r"--sseeds; did you mean --seeds\?",
     "--config none.yaml": r"--config none\.yaml: cannot be read",
     "--config wrong.yaml": r"wrong\.yaml: unknown key 'alfas'; did you mean alphas\?",
@@ -195,6 +200,8 @@ MISTAKES = {
 def test_a_mistake_is_one_line_and_nothing_is_written(
     mistake: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("training.yaml").write_text("epochs: 3\n")
+    Path("maybe.yaml").write_text("until_settled: maybe\n")
     Path("wrong.yaml").write_text("name: a\nalfas: [1]\n")
     Path("flag.yaml").write_text("train:\n  lrr: 1\n")
     Path("twice.yaml").write_text("alphas: [1]\nseeds: 2\nalphas: [1, 0.5]\n")
@@ -222,7 +229,11 @@ def test_two_studies_of_one_name_are_refused_and_the_first_is_kept() -> None:
         (("--seeds", "1,2"), (), r"seeds \[0, 1\] there, \[1, 2\] here"),
         (("--seeds", "1"), (), r"seeds \[0, 1\] there, \[0\] here"),
         (("--seeds", "3"), ("--lr", "0.3"), r"lr 0\.02 there, 0\.3 here"),
-        (("--seeds", "2", "--alphas", "1", "0.5"), (), "arms 'alpha-1 alpha-0.25' there"),
+        (
+            ("--seeds", "2", "--alphas", "1", "0.5"),
+            (),
+            "it has alpha-0.25, not asked for here; to add",
+        ),
         (("--seeds", "2"), ("--lr", "0.3"), r"lr 0\.02 there, 0\.3 here"),
     ):
         other = plan_of(*words, training=(*_TRAINING, *training))

@@ -120,7 +120,7 @@ def _make_arms(options: StudyOptions, settings: Mapping[str, Any]) -> list[Arm]:
             raise UserError(f"--controls {control}: there are {' and '.join(CONTROLS)}")
     name = options.baseline or BASELINE
     arms = compared_arms(_alphas(options, name), options.arms, name)
-    (baseline,) = (arm for arm in arms if arm.kind == "baseline")
+    baseline = next(arm for arm in arms if arm.kind == "baseline")
     return [
         *arms,
         *(equivalent_arms(arms) if "equivalent" in options.controls else ()),

@@ -55,8 +55,8 @@ def difference(there: Plan, here: Plan) -> str:
             return f"{name} {value!r:.80} there, {other!r:.80} here"
     if lacking := [arm.name for arm in there.arms if not _find(here, arm.name)]:
         return (
-            f"arms {' '.join(arm.name for arm in there.arms)!r:.80} there, without "
-            f"{', '.join(lacking):.80} here; to add to them, name them too"
+            f"it has {', '.join(lacking[:4])}{' and others' * (len(lacking) > 4)}, not asked for "
+            "here; to add arms to it, name those that it has too"
         )
     for arm in there.arms:
         if text := _arm_difference(arm, here.arm(arm.name)):

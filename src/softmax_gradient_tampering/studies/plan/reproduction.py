@@ -17,7 +17,7 @@ from softmax_gradient_tampering.recipes.catalogue import (
 from softmax_gradient_tampering.studies.plan.design import CONTROLS, StudyOptions, make_plan
 from softmax_gradient_tampering.studies.plan.flags import grid_line, grid_of, seed_list
 from softmax_gradient_tampering.studies.plan.machine import add_machine_flags, machine_of
-from softmax_gradient_tampering.studies.plan.request import RunRequest, split_words
+from softmax_gradient_tampering.studies.plan.request import RunRequest, parse_words
 from softmax_gradient_tampering.studies.plan.settings import shared_settings
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
 from softmax_gradient_tampering.training.config.arguments import given_flags, parse_arguments
@@ -56,8 +56,7 @@ def parse_reproduction(argv: Sequence[str]) -> Reproduction:
         UserError: a mistake in it, or in the training flags.
         SystemExit: after --help.
     """
-    own, training = split_words(argv)
-    args = _parser().parse_args(own)
+    args, training = parse_words(argv, _parser())
     row = find_row(args.row)
     path = Path(args.output) / args.row.replace("/", "-")
     if args.action == "row":

@@ -1,5 +1,6 @@
 """The command line and the study.yaml of `sgt study run`."""
 
+import argparse
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from softmax_gradient_tampering.studies.plan.machine import Machine, machine_of
 from softmax_gradient_tampering.studies.plan.plan import ACCURACY, DEFAULT_MARGIN, Plan, Settling
 from softmax_gradient_tampering.studies.plan.settings import shared_settings
 from softmax_gradient_tampering.studies.plan.study_file import TRAIN_KEY, read_study_file
-from softmax_gradient_tampering.training.config.arguments import parse_arguments
+from softmax_gradient_tampering.training.config.arguments import FIELDS, parse_arguments
 
 # A sequence has no interval before five pairs: a study that is to be settled begins with those.
 _FIRST_SEEDS, _LEAST_SEEDS = 5, 3
@@ -81,8 +82,8 @@ def parse_run(argv: Sequence[str], action: str = "run") -> RunRequest:
 
 def _given(argv: Sequence[str], action: str) -> tuple[dict[str, Any], list[str]]:
     """What a command line and its study.yaml say: the study's own flags, and the training words."""
-    own, training = split_words(argv)
-    given = vars(run_parser(action).parse_args(own))
+    args, training = parse_words(argv, run_parser(action))
+    given = vars(args)
     arms = _by_name(given.pop("arms", ()))
     if "config" in given:
         path = Path(given.pop("config"))
@@ -129,13 +130,21 @@ def _settling(given: Mapping[str, Any]) -> Settling | None:
     return settling
 
 
-def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The study's own words, and the training flags after --."""
+def parse_words(
+    argv: Sequence[str], parser: argparse.ArgumentParser
+) -> tuple[argparse.Namespace, list[str]]:
+    """What the words before -- say to a parser, and the training flags after it.
+
+    Raises:
+        UserError: a word is wrong, or a training flag stands before --.
+    """
     words = list(argv)
-    if "--" not in words:
-        return words, []
-    at = words.index("--")
-    return words[:at], words[at + 1 :]
+    at = words.index("--") if "--" in words else len(words)
+    for word in parser.parse_known_args(words[:at])[1]:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag[2:].replace("-", "_") in FIELDS:
+            raise UserError(f"{flag} is a training flag; give it after --")
+    return parser.parse_args(words[:at]), words[at + 1 :]
 
 
 def check_name(name: str) -> None:

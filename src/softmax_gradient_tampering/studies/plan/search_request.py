@@ -1,6 +1,7 @@
 """The command line of `sgt study search`."""
 
 import argparse
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from softmax_gradient_tampering.studies.plan.design import check_seeds
 from softmax_gradient_tampering.studies.plan.flags import add_metric, add_shared_flags, seed_list
 from softmax_gradient_tampering.studies.plan.machine import Machine, machine_of
 from softmax_gradient_tampering.studies.plan.plan import ACCURACY
-from softmax_gradient_tampering.studies.plan.request import check_name, split_words
+from softmax_gradient_tampering.studies.plan.request import check_name, parse_words
 from softmax_gradient_tampering.studies.plan.settings import shared_settings
 from softmax_gradient_tampering.terminal.parser import ArgumentParser
 from softmax_gradient_tampering.training.config.arguments import parse_arguments
@@ -56,9 +57,8 @@ def parse_search(argv: Sequence[str]) -> SearchRequest:
         UserError: a mistake in it, or in the training flags.
         SystemExit: after --help.
     """
-    own, training = split_words(argv)
-    _refuse_arms(own)
-    args = _parser().parse_args(own)
+    _refuse_arms(argv)
+    args, training = parse_words(argv, _parser())
     if args.name is None:
         raise UserError("--name NAME is missing, the folder of the search in --output")
     check_name(args.name)
@@ -88,9 +88,9 @@ def parse_search(argv: Sequence[str]) -> SearchRequest:
     )
 
 
-def _refuse_arms(words: Sequence[str]) -> None:
+def _refuse_arms(argv: Sequence[str]) -> None:
     """Refuse the flags of a study's arms, which a search does not have."""
-    for word in words:
+    for word in itertools.takewhile("--".__ne__, argv):
         flag = word.partition("=")[0]
         if flag in _OF_A_STUDY:
             raise UserError(

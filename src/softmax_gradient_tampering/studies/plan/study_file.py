@@ -9,7 +9,7 @@ from typing import Any
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.yaml_files import read_settings
 from softmax_gradient_tampering.terminal.parser import nearest
-from softmax_gradient_tampering.training.config.arguments import check_once
+from softmax_gradient_tampering.training.config.arguments import FIELDS, check_once
 
 # Besides the flags: the training flags, as a mapping.
 TRAIN_KEY = "train"
@@ -31,8 +31,12 @@ def read_study_file(
     for key, value in loaded.items():
         name = str(key).replace("-", "_")
         if name not in known or name in ("config", "help"):
+            if name in FIELDS:
+                raise UserError(f"{path}: {key} is a training flag; give it under {TRAIN_KEY}")
             raise UserError(f"{path}: unknown key {key!r}{nearest(name, known)}")
-        if name in ("until_settled", "keep_checkpoints") and isinstance(value, bool):
+        if name in ("until_settled", "keep_checkpoints"):
+            if not isinstance(value, bool):
+                raise UserError(f"{path}: {key}: expected true or false, got {value!r:.60}")
             words += [f"--{name.replace('_', '-')}"] * value
             continue
         if name == "arms":
