@@ -505,6 +505,20 @@ def test_what_torch_refuses_is_refused_in_words_of_the_arguments(name):
 
 
 @pytest.mark.parametrize("name", ["hidden", "weight", "bias", "target", "class_weight"])
+def test_what_is_not_dense_is_refused_by_its_name(name):
+    arguments = make(Case(weighted=True))
+    named = {**arguments._asdict(), "class_weight": arguments.options["weight"]}
+    sparse = named[name].to_sparse()
+    wrong = (
+        arguments._replace(options=arguments.options | {"weight": sparse})
+        if name == "class_weight"
+        else arguments._replace(**{name: sparse})
+    )
+    with pytest.raises(RuntimeError, match=rf"expected {name} of a dense layout, got torch.sparse"):
+        of_hidden(wrong, 0.25)
+
+
+@pytest.mark.parametrize("name", ["hidden", "weight", "bias", "target", "class_weight"])
 def test_what_is_no_tensor_is_refused_by_its_name(name):
     wrong = [[1.0]] if name == "hidden" else np.ones(5, np.float32)
     arguments = make(Case())

@@ -75,6 +75,30 @@ def test_labels_of_pixels_and_class_probabilities():
         assert torch.allclose(loss_fn((z,), soft), expected)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (2, 3, 4)], ids=str)
+def test_probabilities_are_counted_by_rows_as_the_trainer_counts_their_numbers(shape):
+    z, soft = some_logits(*shape), torch.rand(*shape).softmax(-1)
+    expected = tampered_cross_entropy(z.flatten(0, -2), soft.flatten(0, -2), ALPHA)
+    for count in (soft.numel(), soft.ne(-100).sum()):
+        loss = TamperedTrainerLoss(ALPHA)((z,), soft, num_items_in_batch=count)
+        assert torch.allclose(loss, expected)
+        assert torch.allclose(gradient(loss, z), gradient(expected, z))
+        expected = tampered_cross_entropy(z.flatten(0, -2), soft.flatten(0, -2), ALPHA)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_labels_of_many_classes_at_once_are_refused_with_the_loss_for_them(dtype):
+    z, loss_fn = some_logits(4, 100, dtype=dtype), TamperedTrainerLoss(ALPHA)
+    loss_fn((z,), torch.full((4, 100), 0.01, dtype=dtype))
+    loss_fn((z,), torch.eye(4, 100, dtype=dtype))
+    for row in (torch.zeros(100), torch.ones(100), torch.arange(100) < 2):
+        labels = torch.eye(4, 100, dtype=dtype)
+        labels[2] = row
+        for count in (None, 400):
+            with pytest.raises(ValueError, match=r"does not sum to 1.*binary_cross_entropy_with"):
+                loss_fn((z,), labels, count)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_logits_of_half_precision_have_a_float32_loss_and_the_right_gradient(dtype):
     z, y = some_logits(1000, 8, dtype=dtype), torch.randint(8, (1000,))

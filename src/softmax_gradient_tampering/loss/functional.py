@@ -17,6 +17,7 @@ from softmax_gradient_tampering.loss.kernels.options import (
     Options,
     compute_dtype,
     is_autocast,
+    is_dense,
     is_index,
 )
 from softmax_gradient_tampering.loss.kernels.selection import check_kernel
@@ -176,7 +177,9 @@ def _is_regular(
     """Whether the arguments are right: a loss of these exists."""
     if not isinstance(input, Tensor) or not isinstance(target, Tensor):
         return False
-    if input.dim() == 0 or input.dtype not in LOGITS_DTYPES or input.device != target.device:
+    if not is_dense(input, target) or input.device != target.device:
+        return False
+    if input.dim() == 0 or input.dtype not in LOGITS_DTYPES:
         return False
     if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
         return False
@@ -192,7 +195,7 @@ def _is_regular(
             return False
         fits &= weight.shape == input.shape[min(1, input.dim() - 1) :][:1]
         fits &= weight.dtype == input.dtype or is_autocast(input.device)
-        fits &= not weight.requires_grad
+        fits &= not weight.requires_grad and is_dense(weight)
     return fits and reduction in ("mean", "sum", "none") and 0.0 <= label_smoothing <= 1.0
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 from softmax_gradient_tampering.loss.alpha import Alpha, keep_alpha
 from softmax_gradient_tampering.loss.functional import tampered_cross_entropy
 from softmax_gradient_tampering.loss.inference.scaled_logits import get_logits
+from softmax_gradient_tampering.loss.torch_internals import is_eager, is_transformed
 
 _IGNORE_INDEX = -100  # what the Trainer leaves out when it counts labels
+_SUM_TOLERANCE = 0.01  # of probabilities that were rounded to half precision
 _UNSHIFTED = ("TokenClassifier", "MaskedLM", "Seq2SeqLM")
 
 
@@ -41,7 +43,8 @@ class TamperedTrainerLoss:
 
     Raises:
         ValueError: alpha is negative or not finite. In a call: the Trainer gives no labels, the
-            model returns no logits, the two do not fit, or it is not known whether to shift.
+            model returns no logits, the two do not fit, a row of probabilities does not sum to 1
+            (as where it may have many labels), or it is not known whether to shift.
 
     >>> loss_fn = TamperedTrainerLoss(0.5)
     >>> logits, labels = torch.zeros(2, 5), torch.tensor([0, 4])
@@ -59,15 +62,15 @@ class TamperedTrainerLoss:
         self.label_smoothing = label_smoothing
 
     def __call__(
-        self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
+        self, outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | float | None = None
     ) -> Tensor:
         """The loss of a batch.
 
         Args:
             outputs: what the model returns.
             labels: class indices, or, of the logits' shape, class probabilities.
-            num_items_in_batch: how many labels the accumulated batch has; None for the mean over
-                this batch.
+            num_items_in_batch: how many labels the accumulated batch has, of probabilities how
+                many numbers, as the Trainer counts them; None for the mean over this batch.
         """
         if not isinstance(labels, Tensor):
             raise ValueError(
@@ -81,6 +84,9 @@ class TamperedTrainerLoss:
             # The last position has nothing to predict. The logits stay as they are, uncopied.
             labels = F.pad(labels, (0, 1), value=_IGNORE_INDEX)[:, 1:]
         logits, labels = _to_rows(logits, labels)
+        if num_items_in_batch is not None and labels.is_floating_point():
+            # The Trainer counts every number in the labels, here one for each class of a row.
+            num_items_in_batch = num_items_in_batch / labels.shape[-1]
         is_half = logits.dtype in (torch.float16, torch.bfloat16)
         # Under autocast the loss of half-precision logits is float32.
         with torch.autocast(logits.device.type, logits.dtype) if is_half else nullcontext():
@@ -109,6 +115,25 @@ class TamperedTrainerLoss:
         return bool(self.shift_labels)
 
 
+def _check_probabilities(labels: Tensor) -> None:
+    """Refuse the labels of many classes at once, which transformers' own loss takes in this form.
+
+    They are read for it, which on a device waits for them.
+
+    Raises:
+        ValueError: a row does not sum to 1.
+    """
+    if not is_eager(labels) or is_transformed():
+        return
+    if (labels.sum(-1, dtype=torch.float32) - 1).abs().gt(_SUM_TOLERANCE).any():
+        raise ValueError(
+            "labels that are no integers are class probabilities to TamperedTrainerLoss, and here "
+            "a row of them does not sum to 1. Where a row may have many classes, or none, pass as "
+            "compute_loss_func a function that returns tampered_binary_cross_entropy_with_logits("
+            'outputs.logits, labels, alpha, reduction="sum") / num_items_in_batch'
+        )
+
+
 def _to_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, classes, ...) and their labels, of logits whose classes are last or second.
 
@@ -117,6 +142,7 @@ def _to_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """
     if labels.is_floating_point():
         if labels.shape == logits.shape and logits.dim() in (2, 3):
+            _check_probabilities(labels)
             return logits.flatten(0, -2), labels.flatten(0, -2)
     elif logits.dim() > 3 and labels.shape == logits.shape[:1] + logits.shape[2:]:
         return logits, labels  # of images, also where height and width are the number of classes

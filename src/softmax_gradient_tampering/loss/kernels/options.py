@@ -30,6 +30,11 @@ def is_index(target: Tensor) -> bool:
     return not target.is_floating_point()
 
 
+def is_dense(*tensors: Tensor | None) -> bool:
+    """Whether all numbers of every tensor lie in memory by strides: none is sparse or jagged."""
+    return all(tensor.layout == torch.strided for tensor in tensors if tensor is not None)
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """float32 for the half types: the arithmetic inside the loss never runs in half."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

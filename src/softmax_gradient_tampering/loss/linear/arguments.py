@@ -7,7 +7,7 @@ caller's own terms (reduction, label_smoothing, ignore_index, labels out of boun
 from torch import Tensor
 
 from softmax_gradient_tampering.loss.functional import INDEX_DTYPES
-from softmax_gradient_tampering.loss.kernels.options import is_autocast, is_index
+from softmax_gradient_tampering.loss.kernels.options import is_autocast, is_dense, is_index
 
 
 def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -16,6 +16,7 @@ def check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     Raises:
         RuntimeError: a shape, a dtype or a device does not fit.
     """
+    _check_dense(hidden=hidden, weight=weight, bias=bias)
     if hidden.dim() == 0:
         raise RuntimeError("expected hidden of shape (N, D), (D,) or (..., D), got a 0-d tensor")
     if weight.dim() < 2:
@@ -59,6 +60,7 @@ def check_target(
     rows = tuple(hidden.shape[:-1])
     of_indices = (*rows, *extra)
     of_probabilities = (*rows, num_classes, *extra)
+    _check_dense(target=target, class_weight=class_weight)
     _check_device("target", target, hidden)
     shape = tuple(target.shape)
     if shape != (of_indices if is_index(target) else of_probabilities):
@@ -85,6 +87,15 @@ def check_target(
         raise RuntimeError(
             f"expected class_weight of hidden's dtype {hidden.dtype}, got {class_weight.dtype}"
         )
+
+
+def _check_dense(**named: Tensor | None) -> None:
+    for name, tensor in named.items():
+        if tensor is not None and not is_dense(tensor):
+            raise RuntimeError(
+                f"expected {name} of a dense layout, got {tensor.layout}; to_dense() makes one of "
+                "a sparse tensor, values() of a jagged one"
+            )
 
 
 def _check_device(name: str, tensor: Tensor, hidden: Tensor) -> None:
