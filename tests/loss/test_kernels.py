@@ -52,16 +52,19 @@ def test_blocks_are_the_reference(case, block_size, monkeypatch):
             assert_close(ours, oracle)
 
 
-@pytest.mark.parametrize("block_size", [1, 15, blocks.BLOCK_SIZE])
-def test_what_is_done_of_many_classes_is_the_reference_of_few_too(block_size, monkeypatch):
-    set_block_size(monkeypatch, block_size)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("few", [1, 16])
+def test_what_is_done_of_many_classes_in_half_is_the_reference_of_few_too(few, dtype, monkeypatch):
+    set_block_size(monkeypatch, 15)
+    monkeypatch.setattr(blocks, "FEW_CLASSES", few)
     monkeypatch.setattr(blocks, "MANY_CLASSES", 1)
     for case in OPTION_CASES:
-        logits, target, options = kernel_arguments(case)
-        actual = forward_and_backward(blocks, logits, target, 0.25, options)
-        expected = forward_and_backward(reference, logits, target, 0.25, options)
-        for ours, oracle in zip(actual, expected, strict=True):
-            assert_close(ours, oracle)
+        logits, target, options = kernel_arguments(case, dtype)
+        options = options._replace(loss_dtype=torch.float32)
+        loss, stats = blocks.forward(logits, target, 0.25, options)
+        expected = reference.forward(logits, target, 0.25, options)
+        assert_close(loss, expected[0], "float32")
+        assert_close(stats, expected[1], "float32")
 
 
 @pytest.mark.parametrize("shape", [(40, 300), (40, 50), (40, 5), (3, 50, 8)], ids=str)

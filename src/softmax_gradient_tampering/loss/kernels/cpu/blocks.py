@@ -29,7 +29,7 @@ BLOCK_SIZE = 2**19
 COUNTABLE = 2**24
 # Classes below which rows are slow in torch: they are taken as the positions of one image.
 FEW_CLASSES = 16
-# Classes from which on torch's log_softmax takes longer than the steps that it is made of.
+# Classes from which on the log_softmax of half types takes longer than the steps it is made of.
 MANY_CLASSES = 256
 LOG2_E = math.log2(math.e)
 _REDUCTION = {"none": 0, "mean": 1, "sum": 2}
@@ -42,7 +42,7 @@ def forward(z: Tensor, target: Tensor, alpha: Alpha, options: Options) -> tuple[
         return loss.reshape(z.shape[:1] + z.shape[2:]) if loss.dim() else loss, stats
     dtype, reduction = compute_dtype(z.dtype), options.reduction
     options = _in_dtype(options, dtype)
-    if z.numel() <= BLOCK_SIZE and z.shape[1] < MANY_CLASSES and _is_nll(target, options):
+    if z.numel() <= BLOCK_SIZE and _is_nll(target, options):
         blocks = _Blocks(z)
         (z_block,), (target_block,) = blocks.split(z), blocks.split(target)
         loss, divisor = _nll(torch.log_softmax(z_block, 1, dtype), target_block, options)
@@ -71,11 +71,11 @@ def _block_losses(z: Tensor, target: Tensor, options: Options) -> tuple[Tensor, 
     for i, (z_block, target_block) in enumerate(
         zip(blocks.split(z), blocks.split(target), strict=True)
     ):
-        log_p = blocks.buffer(z_block)
-        if z.shape[1] >= MANY_CLASSES and _is_nll(target, options):
+        log_p, is_half = blocks.buffer(z_block), z_block.dtype != dtype
+        if is_half and z.shape[1] >= MANY_CLASSES and _is_nll(target, options):
             _log_p_of_labels(z_block, target_block, out=log_p)
         else:
-            if z_block.dtype != dtype:
+            if is_half:
                 z_block = blocks.buffer(z_block, 1).copy_(z_block)
             torch.log_softmax(z_block, 1, out=log_p)
         loss, divisor = _block_loss(log_p, target_block, options)
