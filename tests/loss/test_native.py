@@ -218,6 +218,12 @@ def test_defaults_of_torch_for_new_tensors_do_not_matter(anew):
         assert_equal(one, two)
 
 
+@needs_library
+def test_the_library_is_loaded_under_autocast(anew):
+    with torch.autocast("cpu"):
+        assert native_library.native_library() is not None
+
+
 def test_what_the_library_does_not_take_goes_to_the_blocks(monkeypatch):
     monkeypatch.setattr(native, "forward", None)  # to be called would be an error
     for case, dtype, alpha in (

@@ -52,9 +52,7 @@ def takes(head: Head, target: Tensor, alpha: Alpha, options: Options) -> bool:
 
 def memory_for_logits(head: Head) -> Tensor:
     """Memory for the weight's gradient, and until it is written for logits."""
-    memory = torch.empty_like(head.weight, memory_format=torch.contiguous_format)
-    _library().sgt_prefer_huge_pages(memory.data_ptr(), memory.nbytes)
-    return memory
+    return torch.empty_like(head.weight, memory_format=torch.contiguous_format)
 
 
 def forward(

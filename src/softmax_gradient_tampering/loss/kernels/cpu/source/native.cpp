@@ -23,18 +23,7 @@ namespace {
 constexpr int64_t kManyClasses = 48;         // so many, and a row fills vectors of its own
 constexpr int64_t kSerial = 1 << 15;         // logits up to which a second thread costs more
 constexpr int64_t kSerialProduct = 1 << 18;  // multiplications, likewise
-constexpr int64_t kHugePages = 1 << 21;      // bytes from which page faults count
-
-// Fresh memory comes page by page, and large pages come faster. A hint: it may be refused.
-void prefer_huge_pages(void* memory, int64_t num_bytes) {
-#ifdef MADV_HUGEPAGE
-  if (num_bytes < kHugePages) return;
-  // To whole pages outwards: memory may begin a few bytes into a large page.
-  const uintptr_t page = 4096, begin = reinterpret_cast<uintptr_t>(memory) / page * page;
-  const uintptr_t end = reinterpret_cast<uintptr_t>(memory) + num_bytes;
-  madvise(reinterpret_cast<void*>(begin), (end - begin + page - 1) / page * page, MADV_HUGEPAGE);
-#endif
-}
+constexpr int64_t kHugePages = 1 << 21;      // bytes of a gradient from which page faults count
 
 // `f(i, scratch)` of some blocks. It is compiled once: two copies of the same expressions may round
 // differently, and then results would depend on the number of threads.
@@ -73,7 +62,16 @@ Sums all_losses(const Blocks& blocks, const Problem& problem, float* losses) {
 template <typename Blocks, typename T>
 void all_gradients(const Blocks& blocks, const Problem& problem, const Incoming& incoming,
                    T* gradient) {
-  prefer_huge_pages(gradient, num_logits(problem) * sizeof(T));
+#ifdef MADV_HUGEPAGE
+  // Fresh memory comes page by page, and large pages come faster. A hint: it may be refused.
+  const int64_t num_bytes = num_logits(problem) * sizeof(T);
+  if (num_bytes >= kHugePages) {
+    // To whole pages outwards: memory may begin a few bytes into a large page.
+    const uintptr_t page = 4096, begin = reinterpret_cast<uintptr_t>(gradient) / page * page;
+    const uintptr_t end = reinterpret_cast<uintptr_t>(gradient) + num_bytes;
+    madvise(reinterpret_cast<void*>(begin), (end - begin + page - 1) / page * page, MADV_HUGEPAGE);
+  }
+#endif
   for_blocks(blocks, problem, [&](int64_t i, auto& scratch) {
     blocks.backward(i, scratch, incoming, gradient);
   });
@@ -153,11 +151,6 @@ void sgt_write_classes(const ClassBlock* block, double alpha, const float* large
       rows.write_gradient(row, static_cast<float>(alpha), largest[row], factor[row],
                           at_label[row], to);
   }
-}
-
-// Memory that will be written to.
-void sgt_prefer_huge_pages(void* memory, int64_t num_bytes) {
-  prefer_huge_pages(memory, num_bytes);
 }
 
 // `to`, of adjacent columns, becomes the product of the matrices, or grows by it.
