@@ -43,8 +43,9 @@ def curves_as_csv(curves: Sequence[ArmCurve]) -> Iterator[str]:
         yield head
         head = ""
         labels = io.StringIO()
-        csv.writer(labels, lineterminator=",").writerow((as_cell(arm), as_cell(column)))
-        yield _lines(f"{_escaped(labels.getvalue())}{','.join(_PLACES)}\n", curve, "")
+        csv.writer(labels, lineterminator="\n").writerow((as_cell(arm), as_cell(column)))
+        begin = _escaped(labels.getvalue().removesuffix("\n"))
+        yield _lines(f"{begin},{','.join(_PLACES)}\n", curve, "")
 
 
 def curves_as_json(curves: Sequence[ArmCurve]) -> Iterator[str]:
