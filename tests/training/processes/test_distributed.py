@@ -23,6 +23,8 @@ TWO = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT"
         (TWO | {"MASTER_ADDR": ""}, "WORLD_SIZE=2 in the environment needs MASTER_ADDR"),
         (TWO | {"RANK": "2"}, "RANK=2 in the environment: must be less than WORLD_SIZE=2"),
         (TWO | {"MASTER_PORT": "x"}, "MASTER_PORT='x' in the environment: must be a whole number"),
+        (TWO | {"MASTER_PORT": "0"}, "MASTER_PORT=0 .*: must be a port, from 1 to 65535"),
+        (TWO | {"MASTER_PORT": "99999"}, "MASTER_PORT=99999 .*: must be a port, from 1 to 65535"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 in the environment needs RANK, which is not set"),
     ],
 )
@@ -35,6 +37,16 @@ def test_a_wrong_environment_is_named(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         start_processes("cpu")
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        for name, value in (TWO | {"MASTER_PORT": str(taken.getsockname()[1])}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UserError, match=r"not met there .*; start all of them"):
+            start_processes("cpu")
 
 
 ALONE = """

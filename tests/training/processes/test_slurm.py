@@ -102,6 +102,7 @@ def test_a_task_that_is_shown_one_gpu_of_several_takes_that(environment, devices
         ({"SLURM_STEP_NUM_TASKS": "4"}, "needs SLURM_PROCID"),
         (STEP | {"SLURM_STEP_NODELIST": ""}, "set MASTER_ADDR"),
         (STEP | {"SLURM_STEP_NUM_TASKS": "x"}, "SLURM_STEP_NUM_TASKS='x' .* as srun sets it"),
+        (STEP | {"SLURM_PROCID": "4"}, "SLURM_PROCID=4 .* less than SLURM_STEP_NUM_TASKS=4"),
         (STEP | {"SLURM_LOCALID": "-1"}, "SLURM_LOCALID='-1' .* as srun sets it"),
         ({"OMPI_COMM_WORLD_SIZE": "two"}, "OMPI_COMM_WORLD_SIZE='two' .* as Open MPI sets it"),
         ({"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI started 4 processes .* by torchrun or by srun"),

@@ -22,6 +22,7 @@ from softmax_gradient_tampering.training.processes.launch import environment_num
 T = TypeVar("T")
 _GRACE_S = 0.2
 _PATIENCE_S = 60.0
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,17 @@ def _check_environment(number: int, rank: int) -> None:
                 "the processes with torchrun, or unset WORLD_SIZE for a run of one",
                 is_local=True,
             )
-    environment_number("MASTER_PORT", 0)
+    if not 0 < environment_number("MASTER_PORT", 0) <= _LAST_PORT:
+        raise UserError(
+            f"MASTER_PORT={os.environ['MASTER_PORT']} in the environment: must be a port, from 1 "
+            f"to {_LAST_PORT}, the same for all processes",
+            is_local=True,
+        )
     if rank >= number:
         raise UserError(
-            f"RANK={rank} in the environment: must be less than WORLD_SIZE={number}", is_local=True
+            f"RANK={rank} in the environment: must be less than WORLD_SIZE={number}; start the "
+            "processes with torchrun, or number them from 0",
+            is_local=True,
         )
 
 
@@ -160,7 +168,26 @@ def _said_after(seconds: float, line: str) -> Iterator[None]:
 
 
 def _join(backend: str) -> None:
-    """Join the process group; after a restart, under a name that the lost processes did not use.
+    """Join the process group.
+
+    Raises:
+        UserError: the port is taken, or not all processes came in torch's time for it.
+    """
+    try:
+        _join_of_this_start(backend)
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        if isinstance(error, dist.DistNetworkError) and "listen" not in str(error):
+            raise  # another process is lost
+        raise UserError(
+            f"MASTER_PORT={os.environ['MASTER_PORT']} at {os.environ['MASTER_ADDR']}: the "
+            f"processes have not met there ({first_line(error):.200}); start all of them, with "
+            "another MASTER_PORT where a program has this one",
+            is_local=True,
+        ) from error
+
+
+def _join_of_this_start(backend: str) -> None:
+    """Join, after a restart under a name that the lost processes did not use.
 
     torchrun keeps its store over a restart, with the addresses of the lost processes in it, at
     which new ones would wait for ever. On one node all processes know the number of restarts.

@@ -55,9 +55,16 @@ def join_step() -> None:
                 "the run by srun or by torchrun",
                 is_local=True,
             )
+    rank = _step_number("SLURM_PROCID", 0)
+    if rank >= number:
+        raise UserError(
+            f"SLURM_PROCID={rank} in the environment: must be less than {_NUM_TASKS}={number}; "
+            "start the run by srun or by torchrun",
+            is_local=True,
+        )
     own = {
         "WORLD_SIZE": str(number),
-        "RANK": str(_step_number("SLURM_PROCID", 0)),
+        "RANK": str(rank),
         "LOCAL_RANK": str(_local_rank()),
     }
     os.environ.update(own)
