@@ -176,3 +176,14 @@ def test_forward_mode_of_a_compiled_loss_is_that_of_eager(name, is_inside, reque
     else:
         actual = tangent(compiled)
     assert_close(actual, tangent(LOSSES[name]))
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "generic"])
+def test_compiled_autograd_of_an_eager_loss_has_its_gradient(name):
+    logits, target, _ = Case().make()
+    _, expected = value_and_gradient(LOSSES[name], logits, target)
+    leaf = logits.clone().requires_grad_()
+    loss = LOSSES[name](leaf, target)
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        torch.compile(loss.backward, backend="eager")()
+    assert_close(leaf.grad, expected)

@@ -4,6 +4,7 @@ A graph that is exported or traced may be made without a gradient in mind and di
 later on: its derivative is that of the operators in it.
 """
 
+import io
 import tempfile
 from collections.abc import Callable
 from itertools import product
@@ -170,6 +171,19 @@ def test_a_draft_export_trains_as_eager(name, tmp_path, monkeypatch):
         strict=True,
     ):
         torch.testing.assert_close(of_graph, of_eager, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the way by TorchScript, which needs no further package
+@pytest.mark.parametrize("name", ["cross-entropy", *LOSSES])
+def test_onnx_is_refused_in_a_sentence(name, monkeypatch):
+    logits, target, _ = Case().make(torch.float32)
+    loss_fn = LOSSES.get(name, lambda z, target: tampered_cross_entropy(z, target, ALPHA))
+    words = r"cannot be exported to ONNX, .* without its loss"
+    with pytest.raises(NotImplementedError, match=words):
+        torch.onnx.export(Called(loss_fn), (logits, target), io.BytesIO(), dynamo=False)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    with pytest.raises(NotImplementedError, match=words):
+        export(loss_fn, (logits, target))
 
 
 def second_derivative(function: LossFn, logits: Tensor) -> Tensor:

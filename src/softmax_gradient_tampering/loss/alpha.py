@@ -14,6 +14,7 @@ from torch.overrides import handle_torch_function
 from softmax_gradient_tampering.loss.torch_internals import (
     is_differentiated,
     is_eager,
+    is_jit_traced,
     is_transformed,
 )
 
@@ -117,3 +118,18 @@ def record(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any
     """What a symbolic argument makes of the call: of a proxy, a node of its graph."""
     given = (*arguments, *options.values())
     return handle_torch_function(function, given, *arguments, **options)
+
+
+def refuse_onnx() -> None:
+    """Refuse to be exported to ONNX, whose graphs hold operations and no gradient.
+
+    Raises:
+        NotImplementedError: torch.onnx.export is at work.
+    """
+    is_graph_made = is_jit_traced() or torch.compiler.is_exporting()
+    if is_graph_made and torch.onnx.is_in_onnx_export():
+        raise NotImplementedError(
+            "a tampered loss cannot be exported to ONNX, whose graphs hold no gradient of their "
+            "own: export the model without its loss, or, for the value alone, with "
+            "torch.nn.functional's"
+        )

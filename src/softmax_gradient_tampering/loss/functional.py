@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from softmax_gradient_tampering.loss import direct
-from softmax_gradient_tampering.loss.alpha import Alpha, check_alpha, is_symbolic, record
+from softmax_gradient_tampering.loss.alpha import (
+    Alpha,
+    check_alpha,
+    is_symbolic,
+    record,
+    refuse_onnx,
+)
 from softmax_gradient_tampering.loss.generic import (
     composite_cross_entropy,
     is_for_operations,
@@ -104,6 +110,7 @@ def tampered_cross_entropy(
     }
     if is_symbolic(input, target, alpha, weight):
         return record(tampered_cross_entropy, input, target, alpha, **kwargs, kernel=kernel)
+    refuse_onnx()
     alpha = check_alpha(alpha)
     if not _is_regular(input, target, weight, ignore_index, reduction, label_smoothing):
         # If an argument is wrong, torch's own function says what.

@@ -16,6 +16,7 @@ from softmax_gradient_tampering.loss.alpha import (
     is_symbolic,
     keep_alpha,
     record,
+    refuse_onnx,
 )
 from softmax_gradient_tampering.loss.dispatcher import define_operator
 from softmax_gradient_tampering.loss.kernels.options import Options, compute_dtype, is_index
@@ -152,6 +153,7 @@ def _tampered_loss(
     loss_fn: Callable[..., Tensor], alpha: Alpha, /, input: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
     """The loss that `tamper` returns, of its first two arguments."""
+    refuse_onnx()
     alpha = check_alpha(alpha)  # of a tensor its value now: a schedule may have written to it
     value = loss_fn(input, *args, **kwargs)
     if isinstance(value, (tuple, list, dict)):  # torch 2.9 cannot compile a union of types
@@ -170,6 +172,7 @@ def report(value: Tensor, surrogate: Tensor) -> Tensor:
     """The value of one tensor with the derivatives of another."""
     if is_symbolic(value, surrogate):
         return record(report, value, surrogate)
+    value = value.detach()  # a gradient of None, in compiled autograd, is added to others of it
     if is_for_operations():
         return _report_by_operations(value, surrogate)
     if _is_in_a_graph():
@@ -186,7 +189,7 @@ def _report_by_operations(value: Tensor, surrogate: Tensor) -> Tensor:
     A sum that begins with the value would have no derivative where the surrogate is infinite.
     """
     reported = surrogate.to(value.dtype, copy=True)
-    reported.detach().copy_(value.detach())
+    reported.detach().copy_(value)
     return reported
 
 
@@ -264,7 +267,7 @@ _report_operator = define_operator(
     fake=lambda value, surrogate: value.clone(),
     differentiate=lambda value, surrogate: (
         _report_by_operations if is_for_operations() else _ForwardModeReport.apply
-    )(value, surrogate),
+    )(value.detach(), surrogate),
 )
 _at_zero_operator = define_operator(
     "at_zero",

@@ -12,6 +12,7 @@ from softmax_gradient_tampering.loss.alpha import (
     check_tensors,
     is_symbolic,
     record,
+    refuse_onnx,
 )
 from softmax_gradient_tampering.loss.functional import loss_dtype_of, tampered_cross_entropy
 from softmax_gradient_tampering.loss.kernels.options import Options, is_autocast, is_index
@@ -105,6 +106,7 @@ def tampered_linear_cross_entropy(
     kwargs["weight"] = class_weight
     named = {"hidden": hidden, "weight": weight, "target": target, "bias": bias}
     check_tensors(("bias", "class_weight"), **named, class_weight=class_weight)
+    refuse_onnx()
     alpha = check_alpha(alpha)
     hidden, weight, bias = (_autocast(tensor) for tensor in (hidden, weight, bias))
     check_head(hidden, weight, bias)
