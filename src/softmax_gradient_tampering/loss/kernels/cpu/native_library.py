@@ -1,7 +1,7 @@
 """The compiled kernel of `source/native.cpp`: built at first use, kept for later, or not there.
 
-It needs Linux, g++ and a processor with AVX2 or AVX-512; the build takes some five seconds. It is
-kept in `~/.cache/softmax_gradient_tampering`, or below XDG_CACHE_HOME, under a name that its
+It needs Linux, g++ and a processor with AVX2 or AVX-512; the build takes five to seven seconds. It
+is kept in `~/.cache/softmax_gradient_tampering`, or below XDG_CACHE_HOME, under a name that its
 source and flags decide, and loaded from there only if nobody else can write to it and it is whole.
 Where it cannot be built, or computes wrongly, there is none, and torch's operations do the work.
 """
