@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from timm.layers import convert_splitbn_model
 from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
@@ -159,8 +160,8 @@ def parallelise(
     return parallel
 
 
-def _average_by_rank(number: int, bucket: Any) -> Future[Tensor]:
-    """Average the gradients of a `GradBucket` over all processes, summed from process 0 on.
+def _average_by_rank(number: int, bucket: GradBucket) -> Future[Tensor]:
+    """Average the gradients of a bucket over all processes, summed from process 0 on.
 
     Gloo's own sums begin with another process in each part of a bucket, and torch lays the buckets
     out anew after the first step of a program: the first step of a run that goes on would be
