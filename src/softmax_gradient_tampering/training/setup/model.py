@@ -3,13 +3,12 @@
 import inspect
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from timm.layers import convert_splitbn_model
 from torch import Tensor, nn
-from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,6 +18,11 @@ from softmax_gradient_tampering.training.checkpoint.content import load_checkpoi
 from softmax_gradient_tampering.training.checkpoint.weights import load_best_weights
 from softmax_gradient_tampering.training.config.fields import Config
 from softmax_gradient_tampering.training.processes.distributed import Processes
+
+if TYPE_CHECKING:  # torch's types do not know it
+    GradBucket = Any
+else:
+    from torch.distributed import GradBucket
 
 _PART = 2**20  # of a bucket: its gradients of all processes are in memory at a time
 
