@@ -23,7 +23,7 @@ SHOW = "import platform, torch; print(platform.python_version(), 'torch', torch.
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "tensorboard", "hatchling", "packaging")
 PART = (
     *("tests/loss", "tests/models", "tests/data", "tests/recipes", "tests/training"),
-    *("tests/commands", "tests/terminal", "tests/files", "tests/test_imports.py"),
+    *("tests/studies", "tests/commands", "tests/terminal", "tests/files", "tests/test_imports.py"),
 )
 
 

@@ -192,9 +192,8 @@ def test_all_that_is_reported_is_by_what_the_plan_names(uneven: Path, tmp_path: 
     judged = [name for name, row in rows.items() if row["verdict"]]
     assert judged == ["recall:ship"]
     full = compare_arms(collect(study))
-    assert full.judged[0].comparison(full.baseline) == results.judged[0].comparison(
-        results.baseline
-    )
+    compared = [each.judged[0].comparison(each.baseline) for each in (full, results)]
+    assert repr(compared[0]) == repr(compared[1])  # some numbers are nan, which equals nothing
 
 
 def test_of_very_many_classes_the_one_that_is_judged_is_measured(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_trial_leaves_nothing_behind() -> None:
     path = Path("a/b/study")
     with trial_folder(path) as folder:
         (folder / "file").write_text("x")
-        assert folder.parent == path.parent
+        assert folder.parent.samefile(path.parent)
         with trial_folder(path) as other:  # of another process
             assert other != folder
     assert not Path("a").exists()
