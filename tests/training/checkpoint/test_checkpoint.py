@@ -1,7 +1,6 @@
 """Checkpoints: the published ones, ours under timm's loaders, and hostile ones."""
 
 import gzip
-import io
 import os
 import pickle
 from argparse import Namespace
@@ -23,10 +22,7 @@ from softmax_gradient_tampering.training.checkpoint.content import (
     completed_epochs,
     load_checkpoint,
 )
-from softmax_gradient_tampering.training.checkpoint.file import (
-    DamagedCheckpointError,
-    write_checkpoint_file,
-)
+from softmax_gradient_tampering.training.checkpoint.file import DamagedCheckpointError
 from softmax_gradient_tampering.training.checkpoint.folder import CheckpointFolder
 from softmax_gradient_tampering.training.checkpoint.state import RunState
 from softmax_gradient_tampering.training.checkpoint.weights import load_best_weights
@@ -44,21 +40,6 @@ def published(tmp_path: Path) -> Path:
     packed = GOLDEN / "published-format-resnet18-c10.pth.tar.gz"
     path.write_bytes(gzip.decompress(packed.read_bytes()))
     return path
-
-
-def test_a_checkpoint_has_the_bytes_of_torch_save() -> None:
-    values = torch.arange(12.0)
-    content = {
-        "weights": {"a": values, "part": values[3:].view(3, 3), "half": values.to(torch.bfloat16)},
-        "parameter": torch.nn.Parameter(values.clone()),
-        "args": {"model": "resnet18", "lr": 0.1, "epochs": 3, "amp": True, "mean": None},
-        "rows": [{"epoch": 1, "lr": 0.1}, {"epoch": 2, "lr": 0.1}],
-        "shape": (torch.Size([2, 3]), {1, 2}, b"bytes", 2**70),
-    }
-    ours, torchs = io.BytesIO(), io.BytesIO()
-    write_checkpoint_file(content, ours)
-    torch.save(content, torchs)
-    assert ours.getvalue() == torchs.getvalue()
 
 
 def test_a_published_checkpoint_loads_and_means_its_completed_epochs(published: Path) -> None:

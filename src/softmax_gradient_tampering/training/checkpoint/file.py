@@ -26,38 +26,10 @@ from softmax_gradient_tampering.training.checkpoint.kind import (
 )
 
 _CHUNK = 2**20
-_PLAIN = frozenset((str, int, float, bool, type(None), dict, list, tuple))
 
 
 class DamagedCheckpointError(UserError):
     """A checkpoint that is certainly not what was written: cut short, or with other content."""
-
-
-class _Pickler(pickle.Pickler):
-    """Spares torch the question whether a text or a number is a storage.
-
-    It asks that of every object, in Python: of a small net's checkpoint it took most of the time.
-    """
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        ask = cls.persistent_id
-
-        def persistent_id(self: pickle.Pickler, value: Any) -> Any:
-            return None if type(value) in _PLAIN else ask(self, value)
-
-        cls.persistent_id = persistent_id  # type: ignore[method-assign]
-
-
-class _Pickling:
-    """What torch.save takes of a module such as pickle: it makes a class of its own of this one."""
-
-    Pickler = _Pickler
-
-
-def write_checkpoint_file(content: Any, file: BinaryIO) -> None:
-    """Write what `read_checkpoint_file` reads: the bytes that torch.save writes."""
-    torch.save(content, file, pickle_module=_Pickling)
 
 
 def read_checkpoint_file(path: Path) -> Any:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from softmax_gradient_tampering.errors import UserError
 from softmax_gradient_tampering.files.whole import (
     copy_whole,
@@ -22,10 +24,7 @@ from softmax_gradient_tampering.training.checkpoint.content import (
     load_checkpoint,
     place,
 )
-from softmax_gradient_tampering.training.checkpoint.file import (
-    DamagedCheckpointError,
-    write_checkpoint_file,
-)
+from softmax_gradient_tampering.training.checkpoint.file import DamagedCheckpointError
 from softmax_gradient_tampering.training.step.position import Position
 
 _KEEP_RECOVERIES = 2
@@ -104,7 +103,7 @@ class CheckpointFolder:
         `last` is written last: a run that is killed before repeats the epoch and these files. The
         checkpoint before stays as `previous`, in case the disk damages the new one.
         """
-        write_whole(self._new, lambda file: write_checkpoint_file(checkpoint, file), lasts=False)
+        write_whole(self._new, lambda file: torch.save(checkpoint, file), lasts=False)
         self._give_names(epoch, best)
 
     @property
@@ -135,7 +134,7 @@ class CheckpointFolder:
     def save_recovery(self, checkpoint: dict[str, Any], position: Position) -> None:
         """Write recovery-<epoch>-<step>, and remove all but the newest two."""
         path = self.folder / f"recovery-{position.epoch}-{position.step}.pth.tar"
-        write_whole(path, lambda file: write_checkpoint_file(checkpoint, file))
+        write_whole(path, lambda file: torch.save(checkpoint, file))
         for old in self.recoveries()[_KEEP_RECOVERIES:]:
             remove(old)
 
